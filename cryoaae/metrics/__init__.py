@@ -1,0 +1,1 @@
+"""Numbers about volumes: functions of arrays, no files."""
