@@ -201,7 +201,7 @@ def available_nulls(inputs: NullInput) -> Iterator[Null]:
             yield null
 
 
-@register_null("zero_fill", "Input as it is (missing wedge left empty)")
+@register_null("zero_fill", "Input, wedge left empty")
 def _zero_fill(inputs: NullInput) -> Tensor:
     return inputs.mean
 
@@ -211,23 +211,23 @@ def _gaussian(inputs: NullInput) -> Tensor:
     return inputs.blurred
 
 
-@register_null("wiener_isotropic", "Wiener filter by half-map FSC", needs_halves=True)
+@register_null("wiener_isotropic", "Wiener, by half-map FSC", needs_halves=True)
 def _wiener_isotropic(inputs: NullInput) -> Tensor:
     if inputs.even is None or inputs.odd is None:
         raise ValueError("the Wiener estimate needs both halves")
     return wiener_isotropic(inputs.even, inputs.odd)
 
 
-@register_null("wiener_by_angle", "Wiener filter by half-map FSC and tilt sector", needs_halves=True)
+@register_null("wiener_by_angle", "Wiener, by half-map FSC and angle", needs_halves=True)
 def _wiener_by_angle(inputs: NullInput) -> Tensor:
     return inputs.wiener
 
 
-@register_null("clip_input", "Clip and put measured data back, from the blurred input")
+@register_null("clip_input", "Clip + put back, from the blur")
 def _clip_input(inputs: NullInput) -> Tensor:
     return clip_and_put_back(inputs.blurred, inputs.wedge, inputs.sign)
 
 
-@register_null("clip_wiener", "Clip and put measured data back, from the Wiener filter", needs_halves=True)
+@register_null("clip_wiener", "Clip + put back, from Wiener", needs_halves=True)
 def _clip_wiener(inputs: NullInput) -> Tensor:
     return clip_and_put_back(inputs.wiener, inputs.wedge, inputs.sign)

@@ -1,0 +1,401 @@
+"""Judge a restoration: against a truth beside every null, or against the other raw half."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoaae.errors import InputError
+from cryoaae.io.atomic import write_bytes, write_text
+from cryoaae.io.mrc import open_volume
+from cryoaae.metrics.fsc import BANDS, Scorer, grouped_sums, region_masks, shell_count
+from cryoaae.metrics.nulls import NullInput, available_nulls
+from cryoaae.metrics.sectors import tapered
+from cryoaae.physics.fourier import multiplicity, radius, rfft
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.reports.evaluation import evaluation_figures, evaluation_report
+from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.volume import Volume
+
+Source = Path | str | Volume | NDArray[Any]
+Block = tuple[slice, slice, slice]
+DENSITY_SIGN = {"auto": 0.0, "bright": 1.0, "dark": -1.0}
+VOXEL_TOLERANCE = 0.1
+# Files of a simulated data set that stand beside its truth.mrc.
+BESIDE_TRUTH = {"structure": "truth_structure.mrc", "background": "truth_background.mrc", "oracle": "noiseless.mrc"}
+TITLES = {
+    "restored": "Restored",
+    "oracle": "Noise-free, wedge empty (oracle)",
+}
+
+
+@dataclass
+class _Volumes:
+    """Everything read, as (z, y, x) float32 tensors of one shape."""
+
+    restored: Tensor
+    voxel_size_angstrom: float
+    name: str
+    others: dict[str, Tensor] = field(default_factory=dict)
+
+    def get(self, key: str) -> Tensor | None:
+        return self.others.get(key)
+
+    @property
+    def before(self) -> Tensor | None:
+        """The input: mean of the halves, or the single tomogram."""
+        even, odd = self.get("even"), self.get("odd")
+        if even is not None and odd is not None:
+            return (even + odd) / 2
+        return self.get("single")
+
+
+def evaluate(
+    restored: Source,
+    *,
+    wedge: MissingWedge,
+    truth: Source | None = None,
+    even: Source | None = None,
+    odd: Source | None = None,
+    single: Source | None = None,
+    halves: tuple[Source, Source] | None = None,
+    truth_structure: Source | None = None,
+    truth_background: Source | None = None,
+    noiseless: Source | None = None,
+    baselines: bool = True,
+    density: str = "auto",
+    voxel_size_angstrom: float | None = None,
+    block_zyx: Block | None = None,
+    output: Path | str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate a restoration and, with `output`, write evaluation.json, report.html and PNGs there.
+
+    Parameters
+    ----------
+    restored : path, Volume or array (z, y, x)
+        The restoration. For a path X.mrc, restored halves X_even.mrc and X_odd.mrc are found beside it.
+    wedge : MissingWedge
+        What was measured; regions follow the ends of its range.
+    truth : path, Volume or array, optional
+        The true density. Beside a file truth.mrc the files truth_structure.mrc, truth_background.mrc
+        and noiseless.mrc are found.
+    even, odd, single : path, Volume or array, optional
+        What the restoration was made from: the raw halves, or the single tomogram.
+    halves : pair, optional
+        The restorations of the even and of the odd half.
+    truth_structure, truth_background : optional
+        Parts of the truth, each scored as well: a random background cannot be predicted in the wedge.
+    noiseless : optional
+        The noise-free reconstruction with its wedge, for the oracle's row.
+    baselines : bool
+        Whether to compute the nulls (clip and put back takes longest).
+    density : str
+        "bright", "dark" or "auto": whether structure is brighter than the background (for the clip).
+    voxel_size_angstrom : float, optional
+        Overrides what the files say.
+    block_zyx : three slices, optional
+        Part of the volume to score, for instance a slab that was kept out of fitting.
+    output : path, optional
+        Folder to write to; made if needed.
+    progress : Progress, optional
+        Told of every volume scored.
+
+    Returns
+    -------
+    dict
+        Plain data. "rows": restored first, nulls, oracle last (see `metrics.fsc.Scorer.score`);
+        "structure", "background": the same rows against these parts; "halves": restored half against
+        the other raw half with its ceiling; "beats_best_null_in_wedge": bool, or None without a
+        truth or nulls; "verdict", "sentences": for people.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, shapes or voxel sizes disagree, or there is nothing to compare with.
+    """
+    if density not in DENSITY_SIGN:
+        raise InputError("--density", f"{density!r} is none of {', '.join(DENSITY_SIGN)}")
+    sources: dict[str, Source | None] = {
+        "truth": truth, "even": even, "odd": odd, "single": single,
+        "structure": truth_structure, "background": truth_background, "oracle": noiseless,
+    }  # fmt: skip
+    sources |= {k: v for k, v in _beside_truth(truth).items() if sources[k] is None}
+    pair = halves if halves is not None else _beside_restored(restored)
+    if pair is not None:
+        sources |= {"restored_even": pair[0], "restored_odd": pair[1]}
+    volumes = _read(restored, sources, voxel_size_angstrom, block_zyx)
+    _check_purpose(volumes)
+    result = _header(volumes, wedge, restored)
+    progress = progress or NullProgress()
+    if "truth" in volumes.others:
+        result |= _against_truth(volumes, wedge, baselines, DENSITY_SIGN[density], progress)
+    if {"restored_even", "restored_odd", "even", "odd"} <= volumes.others.keys():
+        result["halves"] = _against_other_half(volumes, wedge, block_zyx is not None)
+    result["verdict"] = _verdict(result)
+    if output is not None:
+        _write(result, volumes, wedge, Path(output))
+    return _plain(result)  # type: ignore[no-any-return]
+
+
+def _beside_truth(truth: Source | None) -> dict[str, Source]:
+    if not isinstance(truth, (str, Path)) or Path(truth).name != "truth.mrc":
+        return {}
+    found = {key: Path(truth).parent / name for key, name in BESIDE_TRUTH.items()}
+    return {key: path for key, path in found.items() if path.exists()}
+
+
+def _beside_restored(restored: Source) -> tuple[Source, Source] | None:
+    if not isinstance(restored, (str, Path)):
+        return None
+    path = Path(restored)
+    pair = [path.with_name(f"{path.stem}_{half}{path.suffix}") for half in ("even", "odd")]
+    return (pair[0], pair[1]) if all(p.exists() for p in pair) else None
+
+
+def _open(source: Source, voxel_size_angstrom: float | None) -> Volume:
+    if isinstance(source, Volume):
+        return source
+    if isinstance(source, (str, Path)):
+        return open_volume(source, voxel_size_angstrom=voxel_size_angstrom)
+    return Volume(np.asarray(source), voxel_size_angstrom or 1.0)
+
+
+def _read(
+    restored: Source, sources: Mapping[str, Source | None], voxel: float | None, block: Block | None
+) -> _Volumes:
+    first = _open(restored, voxel)
+    name = "restored" if isinstance(restored, np.ndarray) else first.name
+    read: dict[str, Tensor] = {}
+    for key, source in sources.items():
+        if source is None:
+            continue
+        volume = _open(source, voxel)
+        label = volume.source or key
+        if volume.shape != first.shape:
+            raise InputError(label, f"shape {volume.shape} (z, y, x), but {name} has {first.shape}")
+        is_file = volume.source is not None and first.source is not None
+        ratio = volume.voxel_size_angstrom / first.voxel_size_angstrom
+        if is_file and abs(ratio - 1) > VOXEL_TOLERANCE:
+            problem = f"voxel {volume.voxel_size_angstrom:g} A, but {name} has {first.voxel_size_angstrom:g} A"
+            raise InputError(label, problem, "give the right one with --voxel-size")
+        read[key] = _tensor(volume, block)
+    return _Volumes(_tensor(first, block), first.voxel_size_angstrom, name, read)
+
+
+def _tensor(volume: Volume, block: Block | None) -> Tensor:
+    return torch.from_numpy(volume.block(*(block or (slice(None),) * 3)))
+
+
+def _check_purpose(volumes: _Volumes) -> None:
+    has_halves = {"even", "odd", "restored_even", "restored_odd"} <= volumes.others.keys()
+    if "truth" not in volumes.others and not has_halves:
+        raise InputError(
+            volumes.name,
+            "nothing to compare with",
+            "give --truth, or --even and --odd with restored halves beside it (restore --halves)",
+        )
+    for key, tensor in [("restored", volumes.restored), *volumes.others.items()]:
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(volumes.name, f"the {key} volume holds values that are not finite")
+
+
+def _header(volumes: _Volumes, wedge: MissingWedge, restored: Source) -> dict[str, Any]:
+    try:
+        ours = version("cryoaae")
+    except PackageNotFoundError:  # a source tree on the path, not installed
+        ours = "unknown"
+    return {
+        "format": "cryoaae evaluation 1",
+        "version": ours,
+        "name": volumes.name,
+        "restored": str(restored) if isinstance(restored, (str, Path)) else None,
+        "shape_zyx": list(volumes.restored.shape),
+        "voxel_size_angstrom": volumes.voxel_size_angstrom,
+        "wedge": {
+            "tilt_range_deg": list(wedge.tilt_range_deg),
+            "tilt_axis_deg": wedge.tilt_axis_deg,
+            "flipped": wedge.flipped,
+            "tilts": len(wedge.tilts_deg or ()),
+        },
+        "bands_cycles_per_voxel": {name: list(band) for name, band in BANDS.items()},
+        "beats_best_null_in_wedge": None,
+        "best_null_in_wedge": None,
+        "sentences": [],
+        "sfreq_per_angstrom": [
+            (i + 0.5) * 0.5 / shells / volumes.voxel_size_angstrom
+            for shells in [shell_count(_shape(volumes.restored))]
+            for i in range(shells)
+        ],
+    }
+
+
+def _shape(volume: Tensor) -> tuple[int, int, int]:
+    z, y, x = volume.shape
+    return int(z), int(y), int(x)
+
+
+# -- with a truth ---------------------------------------------------------------------------------
+
+
+def _candidates(
+    volumes: _Volumes, wedge: MissingWedge, baselines: bool, sign: float
+) -> Iterator[tuple[str, str, str, Tensor]]:
+    """Yield (kind, name, title, volume) of every row of the table, one volume at a time."""
+    yield "restored", "restored", TITLES["restored"], volumes.restored
+    before = volumes.before
+    if baselines and before is not None:
+        inputs = NullInput(before, wedge, volumes.get("even"), volumes.get("odd"), sign)
+        for null in available_nulls(inputs):
+            yield "null", null.name, null.title, null.compute(inputs)
+    oracle = volumes.get("oracle")
+    if oracle is not None:
+        yield "oracle", "oracle", TITLES["oracle"], oracle
+
+
+def _against_truth(
+    volumes: _Volumes, wedge: MissingWedge, baselines: bool, sign: float, progress: Progress
+) -> dict[str, Any]:
+    parts = {"rows": "truth", "structure": "structure", "background": "background"}
+    scorers = {
+        table: Scorer(volumes.others[key], wedge, volumes.voxel_size_angstrom)
+        for table, key in parts.items()
+        if key in volumes.others
+    }
+    tables: dict[str, Any] = {table: [] for table in scorers}
+    progress.start("evaluating", None, "volumes")
+    try:
+        for kind, name, title, volume in _candidates(volumes, wedge, baselines, sign):
+            progress.check()
+            for table, scorer in scorers.items():
+                tables[table].append({"kind": kind, "name": name, "title": title, **scorer.score(volume)})
+            progress.advance(1, scored=title)
+    finally:
+        progress.finish()
+    return tables | _best_null(tables["rows"])
+
+
+def _wedge_fcc(row: Mapping[str, Any]) -> float:
+    value = float(row["regions"]["missing"]["bands"]["band"]["fcc"])
+    return value if math.isfinite(value) else 0.0
+
+
+def _best_null(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    restored = rows[0]
+    seen = restored["regions"]["seen"]["bands"]
+    excess = restored["regions"]["missing"]["bands"]["band"]["excess_power"]
+    sentences = [
+        f"In the measured region the restoration correlates {seen['band']['fcc']:.3f} with the truth; "
+        f"coarse detail there has a gain of {seen['low']['slope']:.2f}."
+    ]
+    if _wedge_fcc(restored) > 0:
+        sentences.append(
+            f"In the wedge it holds {excess:.2f} times the power that agreement with the truth explains "
+            "(1 is honest, far more is invention)."
+        )
+    nulls = [row for row in rows if row["kind"] == "null"]
+    if not nulls:
+        return {"sentences": sentences}
+    best = max(nulls, key=_wedge_fcc)
+    return {
+        "sentences": sentences,
+        "best_null_in_wedge": {"name": best["name"], "title": best["title"], "fcc": _wedge_fcc(best)},
+        "beats_best_null_in_wedge": _wedge_fcc(restored) > _wedge_fcc(best),
+    }
+
+
+# -- without a truth ------------------------------------------------------------------------------
+
+
+def _against_other_half(volumes: _Volumes, wedge: MissingWedge, is_block: bool) -> dict[str, Any]:
+    """Restored half against the other raw half where data were measured.
+
+    With independent noise, the correlation of f(even) with the raw odd half is that of f(even) with
+    the structure times the square root of the raw half-map FSC, its ceiling. Over a band the
+    structure's power is the cross power of the raw halves.
+    """
+    spectra = {key: rfft(tapered(volumes.others[key])) for key in ("even", "odd", "restored_even", "restored_odd")}
+    shape = _shape(volumes.restored)
+    shells = shell_count(shape)
+    mask = region_masks(shape, wedge)["seen"]
+    freq = radius(shape, dtype=torch.float64)
+    group = torch.where(mask, (freq * 2 * shells).long().clamp(max=shells), shells)
+    weight = multiplicity(shape).double()
+    raw = grouped_sums(spectra["even"], spectra["odd"], group, shells, weight)
+    curves: dict[str, list[float]] = {}
+    bands: list[dict[str, Any]] = []
+    for mine, other in (("even", "odd"), ("odd", "even")):
+        title = f"restored {mine} half against raw {other} half"
+        sums = grouped_sums(spectra[f"restored_{mine}"], spectra[other], group, shells, weight)
+        curves[title] = sums.correlation.tolist()
+        signal = float(raw.cross.clamp(min=0).sum())
+        total = float(torch.sqrt(sums.power_a.sum() * sums.power_b.sum()))
+        ceiling = math.sqrt(float(sums.power_a.sum()) * signal)
+        cross = float(sums.cross.sum())
+        bands.append(
+            {
+                "title": title,
+                "correlation": cross / total if total else math.nan,
+                "share_of_ceiling": cross / ceiling if ceiling else math.nan,
+            }
+        )
+    share = sum(b["share_of_ceiling"] for b in bands) / 2
+    where = "a block that was scored apart" if is_block else "the whole volume"
+    return {
+        "curves": curves,
+        "ceiling": raw.correlation.clamp(min=0).sqrt().tolist(),
+        "bands": bands,
+        "sentences": [
+            f"Measured over {where}: estimated correlation of a restored half with the structure {share:.3f}, "
+            "in the measured region only.",
+            "A network fitted on this very volume has seen both halves: for an honest number score a block "
+            "that was kept out of fitting. What lies in the missing wedge cannot be judged this way.",
+        ],
+    }
+
+
+# -- words and files ------------------------------------------------------------------------------
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    rows, best = result.get("rows"), result["best_null_in_wedge"]
+    if rows and best:
+        beats = "better than" if result["beats_best_null_in_wedge"] else "NOT better than"
+        return (
+            f"In the missing wedge the restoration correlates {_wedge_fcc(rows[0]):.3f} with the truth: {beats} "
+            f"the best method without a network, {best['fcc']:.3f} ({best['title']})."
+        )
+    if rows:
+        return f"In the missing wedge the restoration correlates {_wedge_fcc(rows[0]):.3f} with the truth."
+    return str(result["halves"]["sentences"][0])
+
+
+def _write(result: dict[str, Any], volumes: _Volumes, wedge: MissingWedge, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    panels = [("Before", volumes.before), ("Restored", volumes.restored), ("Truth", volumes.get("truth"))]
+    figures = evaluation_figures(result, [(t, v.numpy()) for t, v in panels if v is not None], wedge)
+    for name, content in figures.items():
+        write_bytes(folder / f"{name}.png", content)
+    write_text(folder / "report.html", evaluation_report(result, figures).render())
+    write_text(folder / "evaluation.json", json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON knows it: None where a number does not exist."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
