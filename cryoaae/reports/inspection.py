@@ -44,7 +44,8 @@ def inspection_figure(
     """
     figure = new_figure(11.5, 9.0)
     figure.suptitle("\n".join([title, *facts]), fontsize=10, color=INK, ha="left", x=0.02)
-    slices, below = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    slices, below = parts
     limits = contrast_limits([block])
     z, y, x = (n // 2 for n in block.shape)
     images = {"xy": block[z], "xz": block[:, y], "zy": block[:, :, x].T}
@@ -83,5 +84,5 @@ def _draw_profile(axes: Axes, geometry: TiltGeometry | None, stated: MissingWedg
         low, high = stated.tilt_range_deg
         ends = (-high, -low) if stated.flipped else (low, high)
         for i, value in enumerate(ends):
-            axes.axvline(value, color=COLOURS[5], linewidth=1.2, label="stated" if i == 0 else None)
+            axes.axvline(value, color=COLOURS[3], linewidth=1.4, label="stated" if i == 0 else None)
     axes.legend(fontsize=8.5, loc="upper right", framealpha=0.9)

@@ -78,13 +78,13 @@ def scale_bar(axes: Axes, shape_rows_columns: tuple[int, int], voxel_size_angstr
     outline = [patheffects.withStroke(linewidth=4.5, foreground="black")]
     axes.plot([x0, x1], [y0, y0], color="white", linewidth=3, solid_capstyle="butt", path_effects=outline)
     axes.text(
-        (x0 + x1) / 2,
+        x0,
         y0 + 0.02 * columns,
         f"{length / 10:g} nm",
         color="white",
         fontsize=8.5,
         fontweight="bold",
-        ha="center",
+        ha="left",
         va="bottom",
         path_effects=[patheffects.withStroke(linewidth=2.5, foreground="black")],
     )

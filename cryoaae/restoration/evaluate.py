@@ -294,10 +294,11 @@ def _best_null(rows: list[dict[str, Any]]) -> dict[str, Any]:
     restored = rows[0]
     seen = restored["regions"]["seen"]["bands"]
     excess = restored["regions"]["missing"]["bands"]["band"]["excess_power"]
-    sentences = [
+    measured = (
         f"In the measured region the restoration correlates {seen['band']['fcc']:.3f} with the truth; "
         f"coarse detail there has a gain of {seen['low']['slope']:.2f}."
-    ]
+    )
+    sentences = [measured]
     if _wedge_fcc(restored) > 0:
         sentences.append(
             f"In the wedge it holds {excess:.2f} times the power that agreement with the truth explains "
@@ -351,16 +352,19 @@ def _against_other_half(volumes: _Volumes, wedge: MissingWedge, is_block: bool) 
         )
     share = sum(b["share_of_ceiling"] for b in bands) / 2
     where = "a block that was scored apart" if is_block else "the whole volume"
+    estimate = (
+        f"Measured over {where}: estimated correlation of a restored half with the structure {share:.3f}, "
+        "in the measured region only."
+    )
+    caution = (
+        "A network fitted on this very volume has seen both halves: for an honest number score a block "
+        "that was kept out of fitting. What lies in the missing wedge cannot be judged this way."
+    )
     return {
         "curves": curves,
         "ceiling": raw.correlation.clamp(min=0).sqrt().tolist(),
         "bands": bands,
-        "sentences": [
-            f"Measured over {where}: estimated correlation of a restored half with the structure {share:.3f}, "
-            "in the measured region only.",
-            "A network fitted on this very volume has seen both halves: for an honest number score a block "
-            "that was kept out of fitting. What lies in the missing wedge cannot be judged this way.",
-        ],
+        "sentences": [estimate, caution],
     }
 
 

@@ -221,10 +221,8 @@ def compare_with_stated(geometry: TiltGeometry, stated: MissingWedge) -> list[st
     axis, lo, hi = _in_frame_of(stated, geometry.tilt_axis_deg)
     turn = abs(axis - geometry.tilt_axis_deg)
     if turn > TOLERANCE_DEG:
-        return [
-            f"stated tilt axis {_axis_name(stated.tilt_axis_deg)}, but the spectrum shows "
-            f"{_axis_name(geometry.tilt_axis_deg)}; see --tilt-axis"
-        ]
+        said, seen = _axis_name(stated.tilt_axis_deg), _axis_name(geometry.tilt_axis_deg)
+        return [f"stated tilt axis {said}, but the spectrum shows {seen}; see --tilt-axis"]
     seen_lo, seen_hi = geometry.tilt_range_deg
 
     def off(a: float, b: float) -> float:
