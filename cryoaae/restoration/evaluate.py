@@ -18,10 +18,9 @@ from torch import Tensor
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.mrc import open_volume
-from cryoaae.metrics.fsc import BANDS, Scorer, grouped_sums, region_masks, shell_count
+from cryoaae.metrics.cross_half import cross_half_scores
+from cryoaae.metrics.fsc import BANDS, Scorer, shell_count
 from cryoaae.metrics.nulls import NullInput, available_nulls
-from cryoaae.metrics.sectors import tapered
-from cryoaae.physics.fourier import multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.reports.evaluation import evaluation_figures, evaluation_report
 from cryoaae.runs.progress import NullProgress, Progress
@@ -319,38 +318,10 @@ def _best_null(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _against_other_half(volumes: _Volumes, wedge: MissingWedge, is_block: bool) -> dict[str, Any]:
-    """Restored half against the other raw half where data were measured.
-
-    With independent noise, the correlation of f(even) with the raw odd half is that of f(even) with
-    the structure times the square root of the raw half-map FSC, its ceiling. Over a band the
-    structure's power is the cross power of the raw halves.
-    """
-    spectra = {key: rfft(tapered(volumes.others[key])) for key in ("even", "odd", "restored_even", "restored_odd")}
-    shape = _shape(volumes.restored)
-    shells = shell_count(shape)
-    mask = region_masks(shape, wedge)["seen"]
-    freq = radius(shape, dtype=torch.float64)
-    group = torch.where(mask, (freq * 2 * shells).long().clamp(max=shells), shells)
-    weight = multiplicity(shape).double()
-    raw = grouped_sums(spectra["even"], spectra["odd"], group, shells, weight)
-    curves: dict[str, list[float]] = {}
-    bands: list[dict[str, Any]] = []
-    for mine, other in (("even", "odd"), ("odd", "even")):
-        title = f"restored {mine} half against raw {other} half"
-        sums = grouped_sums(spectra[f"restored_{mine}"], spectra[other], group, shells, weight)
-        curves[title] = sums.correlation.tolist()
-        signal = float(raw.cross.clamp(min=0).sum())
-        total = float(torch.sqrt(sums.power_a.sum() * sums.power_b.sum()))
-        ceiling = math.sqrt(float(sums.power_a.sum()) * signal)
-        cross = float(sums.cross.sum())
-        bands.append(
-            {
-                "title": title,
-                "correlation": cross / total if total else math.nan,
-                "share_of_ceiling": cross / ceiling if ceiling else math.nan,
-            }
-        )
-    share = sum(b["share_of_ceiling"] for b in bands) / 2
+    all_of = volumes.others
+    raw, restored = (all_of["even"], all_of["odd"]), (all_of["restored_even"], all_of["restored_odd"])
+    scores = cross_half_scores(raw, restored, wedge)
+    share = sum(band["share_of_ceiling"] for band in scores["bands"]) / 2
     where = "a block that was scored apart" if is_block else "the whole volume"
     estimate = (
         f"Measured over {where}: estimated correlation of a restored half with the structure {share:.3f}, "
@@ -360,12 +331,7 @@ def _against_other_half(volumes: _Volumes, wedge: MissingWedge, is_block: bool) 
         "A network fitted on this very volume has seen both halves: for an honest number score a block "
         "that was kept out of fitting. What lies in the missing wedge cannot be judged this way."
     )
-    return {
-        "curves": curves,
-        "ceiling": raw.correlation.clamp(min=0).sqrt().tolist(),
-        "bands": bands,
-        "sentences": [estimate, caution],
-    }
+    return {**scores, "sentences": [estimate, caution]}
 
 
 # -- words and files ------------------------------------------------------------------------------
