@@ -1,0 +1,164 @@
+"""Set up a fit from tomograms: grid, spectra, held-out boxes, sources, model, pool."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cryoaae.errors import InputError
+from cryoaae.fitting.loop import Loop
+from cryoaae.fitting.settings import FitSettings
+from cryoaae.io.project import Tomogram
+from cryoaae.models.pair_fitting import PairFitting, whitening
+from cryoaae.models.restorer import Restorer, RestorerSpec
+from cryoaae.patches.normalise import shared_normalisation
+from cryoaae.patches.pairs import BlockPool, BlockRecipe, PairBatch, make_block
+from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
+from cryoaae.patches.spectra import Spectra, choose_working_bin, measure_spectra
+from cryoaae.physics.rotation import random_rotations
+from cryoaae.volume import Volume
+
+HELD_OUT_BATCHES = 6
+# A block's outer voxels see its own wedge wrap around.
+BLOCK_MARGIN = 8
+
+
+@dataclass(frozen=True)
+class Session:
+    """A fit ready to run."""
+
+    loop: Loop
+    restorer: Restorer
+    spectra: list[Spectra]
+    voxel_size_angstrom: float
+
+
+def halves_or_single(tomogram: Tomogram) -> list[Volume]:
+    """The volumes of a tomogram: two halves, or the single one."""
+    if tomogram.even is not None and tomogram.odd is not None:
+        return [tomogram.even, tomogram.odd]
+    if tomogram.single is None:
+        raise InputError(tomogram.name, "no volume to fit on", "give halves or a single volume")
+    return [tomogram.single]
+
+
+def content_digest(volume: Volume) -> int:
+    """A checksum of a volume's densities, read slab by slab."""
+    crc = 0
+    for z in range(volume.shape[0]):
+        crc = zlib.crc32(np.ascontiguousarray(volume.data[z]).tobytes(), crc)
+    return crc
+
+
+def _describe(tomogram: Tomogram, volumes: list[Volume]) -> dict[str, object]:
+    wedge = tomogram.wedge
+    return {
+        "name": tomogram.name,
+        "digests": [content_digest(v) for v in volumes],
+        "tilt_range_deg": list(wedge.tilt_range_deg),
+        "tilts_deg": None if wedge.tilts_deg is None else list(wedge.tilts_deg),
+        "tilt_axis_deg": wedge.tilt_axis_deg,
+        "flipped": wedge.flipped,
+    }
+
+
+def _common_voxel_size(tomograms: list[Tomogram]) -> float:
+    sizes = [halves_or_single(t)[0].voxel_size_angstrom for t in tomograms]
+    for tomogram, size in zip(tomograms, sizes, strict=True):
+        if abs(size / sizes[0] - 1) > 0.1:
+            problem = f"voxel size {size:.3g} A, but {tomograms[0].name} has {sizes[0]:.3g} A"
+            raise InputError(tomogram.name, problem, "fit tomograms of one voxel size together")
+    return float(np.mean(sizes))
+
+
+def _skewness(source: TomogramSource) -> float:
+    """Third standardised moment of the source density: its sign tells the contrast."""
+    x = source.density[:, ::4, ::4, ::4].double()
+    x = x - x.mean()
+    return float((x**3).mean() / (x**2).mean() ** 1.5)
+
+
+def prepare(
+    tomograms: list[Tomogram], settings: FitSettings, *, device: torch.device, scratch: Path, init: Restorer | None
+) -> Session:
+    """Measure, choose the grid, prepare the sources and build model, pool and loop.
+
+    Every draw comes from one generator seeded with `settings.seed`, so a resumed run finds the
+    same held-out boxes and batches again.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)  # network initialisation has no generator argument
+    volumes = [halves_or_single(t) for t in tomograms]
+    voxel_size = _common_voxel_size(tomograms)
+    raw = [measure_spectra(v, t.wedge, generator=generator) for v, t in zip(volumes, tomograms, strict=True)]
+    working_bin = init.spec.working_bin if init else settings.working_bin
+    if working_bin is None:
+        working_bin = min(choose_working_bin(s, v[0].shape) for s, v in zip(raw, volumes, strict=True))
+    sources, spectra = [], []
+    for tomogram, pair, spectrum in zip(tomograms, volumes, raw, strict=True):
+        normalisation = shared_normalisation(pair, working_bin)
+        on_grid = spectrum.on_working_grid(working_bin, normalisation.scale)
+        shape = tuple(math.ceil(n / working_bin) for n in pair[0].shape)
+        held_out = choose_held_out(shape, settings.held_out_fraction, generator=generator)  # type: ignore[arg-type]
+        source = prepare_source(
+            tomogram.name, pair, tomogram.wedge, normalisation,
+            working_bin=working_bin, held_out=held_out, noise=on_grid.noise, scratch=scratch,
+        )  # fmt: skip
+        sources.append(source)
+        spectra.append(on_grid)
+    mean = Spectra(torch.stack([s.signal for s in spectra]).mean(0), torch.stack([s.noise for s in spectra]).mean(0))
+    restorer = init or Restorer(
+        RestorerSpec(
+            working_bin=working_bin,
+            voxel_size_angstrom=voxel_size,
+            network={"widths": list(settings.widths)},
+            skewness=float(np.mean([_skewness(s) for s in sources])),
+            tomograms=[_describe(t, v) for t, v in zip(tomograms, volumes, strict=True)],
+        ),
+        mean,
+        halves=len(volumes[0]),
+    )
+    model = PairFitting(restorer.train(), whitening(mean), settings.hidden_weight).to(device)
+    held_out_batches = _held_out_batches(sources, settings, device, generator)
+    pool = BlockPool(
+        sources, patch=settings.patch_size, block=settings.block_size, blocks=settings.blocks,
+        device=device, generator=generator,
+    )  # fmt: skip
+    loop = Loop(model, pool, held_out_batches, settings, margin=BLOCK_MARGIN)
+    return Session(loop, restorer, spectra, voxel_size)
+
+
+def _held_out_batches(
+    sources: list[TomogramSource], settings: FitSettings, device: torch.device, generator: torch.Generator
+) -> list[PairBatch]:
+    """Fixed rotated patches centred on held-out boxes, both directions of the halves."""
+    boxes = [(i, box) for i, s in enumerate(sources) for box in s.held_out]
+    if not boxes:
+        return []
+    batches = []
+    for rotation in random_rotations(HELD_OUT_BATCHES, generator=generator):
+        tomogram, box = boxes[int(torch.randint(len(boxes), (1,), generator=generator))]
+        recipe = BlockRecipe(tomogram, tuple(box.mean(dim=0).tolist()), rotation)
+        batches.append(_centre_patch(sources[tomogram], recipe, settings, device))
+    return batches
+
+
+def _centre_patch(
+    source: TomogramSource, recipe: BlockRecipe, settings: FitSettings, device: torch.device
+) -> PairBatch:
+    """The patch at the centre of one block, once in each direction of the halves."""
+    patch, size = settings.patch_size, settings.block_size
+    block = make_block(source, recipe, size, device=device, slab_voxels=patch)
+    start = (size - patch) // 2
+    cut = (slice(start, start + patch),) * 3
+    inputs, targets = block.inputs[:, *cut][:, None], block.targets[:, *cut].flip(0)[:, None]
+    box = (patch,) * 3
+    seen = source.wedge.rotated(recipe.rotation).support(box, margin=1.0, device=device)
+    shared = (block.weight[cut], block.held_out_weight[cut], seen, source.wedge.support(box, device=device))
+    copies = (x[None, None].expand(inputs.shape[0], 1, *x.shape) for x in shared)
+    return PairBatch(inputs, targets, *copies)

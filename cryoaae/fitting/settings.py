@@ -1,0 +1,62 @@
+"""Settings of a fit, plain data with the defaults of the `fast` preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to fit a restorer.
+
+    Parameters
+    ----------
+    patch_size, block_size : int
+        Edge of a patch and of the block it is cut from, in working voxels.
+    blocks : int
+        Blocks held ready; patches are drawn from all of them.
+    renew_every : int
+        Steps after which the oldest block is replaced by a freshly rotated one.
+    batch_size : int
+        Patches a step.
+    widths : tuple of int
+        Channels of the U-Net at each resolution, the full one first.
+    learning_rate, warm_up_steps : float, int
+        Peak rate of Adam and steps to reach it; it falls as a half cosine over the budget.
+    ema_decay : float
+        Decay of the averaged weights, which are what is kept.
+    hidden_weight : float
+        Weight of coefficients that only the second wedge took away.
+    held_out_fraction : float
+        Share of each tomogram kept out of fitting, to watch for learning by heart.
+    working_bin : int or None
+        Binning of the working grid; None: chosen by the half-map FSC.
+    minutes, steps : float or None, int or None
+        Ceiling. With steps the result does not depend on the clock.
+    patience : int
+        Evaluations without a better held-out loss after which fitting stops.
+    evaluations : int
+        Held-out evaluations over the budget.
+    checkpoint_every_seconds, preview_every_seconds : float
+    seed : int
+    """
+
+    patch_size: int = 48
+    block_size: int = 96
+    blocks: int = 12
+    renew_every: int = 4
+    batch_size: int = 2
+    widths: tuple[int, ...] = (8, 32, 64)
+    learning_rate: float = 2e-3
+    warm_up_steps: int = 50
+    ema_decay: float = 0.995
+    hidden_weight: float = 2.0
+    held_out_fraction: float = 0.08
+    working_bin: int | None = None
+    minutes: float | None = 10.0
+    steps: int | None = None
+    patience: int = 8
+    evaluations: int = 20
+    checkpoint_every_seconds: float = 60.0
+    preview_every_seconds: float = 120.0
+    seed: int = 0

@@ -1,0 +1,75 @@
+"""The restorer as a model to fit: one phase, the self-supervised pair loss.
+
+    loss = || M_R F( f(T R y_even) - R y_odd ) ||^2, whitened, hidden coefficients weighted
+
+(DESIGN 4; SCIENCE E6, E7.) M_R is what the rotated tomogram measured; the second wedge T hid part
+of it from the input, and that part teaches the filling of wedges.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cryoaae.models.phase import Phase
+from cryoaae.models.restorer import Restorer
+from cryoaae.patches.pairs import PairBatch
+from cryoaae.patches.spectra import Spectra, interpolate
+from cryoaae.physics.fourier import multiplicity, radius, rfft, taper
+
+# Shells quieter than this share of the loudest are not weighted any higher.
+WHITENING_FLOOR = 1e-2
+
+
+def whitening(spectra: Spectra) -> Tensor:
+    """Weight per shell, 1 / noise power, mean 1, (shells,) float32."""
+    noise = spectra.noise
+    weight = 1.0 / noise.clamp(min=float(noise.max()) * WHITENING_FLOOR)
+    return (weight / weight.mean()).float()
+
+
+class PairFitting(nn.Module):
+    """Fit a restorer on pairs.
+
+    Parameters
+    ----------
+    restorer : Restorer
+    shell_weight : (shells,)
+        Weight per shell up to Nyquist of the working grid.
+    hidden_weight : float
+        Weight of what the target has and the second wedge took from the input. 2 makes the loss the
+        supervised one on all but what both wedges hide.
+    """
+
+    shell_weight: Tensor
+
+    def __init__(self, restorer: Restorer, shell_weight: Tensor, hidden_weight: float = 2.0) -> None:
+        super().__init__()
+        self.restorer = restorer
+        self.hidden_weight = hidden_weight
+        self.register_buffer("shell_weight", shell_weight)
+
+    def phases(self) -> list[Phase]:
+        """One phase: the network's weights descend the pair loss."""
+        return [Phase("pairs", list(self.restorer.network.parameters()), self._losses)]
+
+    def _losses(self, batch: PairBatch) -> dict[str, Tensor]:
+        return {"pairs": self.distance(self.restorer(batch.inputs), batch, batch.weight)}
+
+    def held_out_loss(self, batch: PairBatch) -> Tensor:
+        """The same loss where the tomogram was kept out of fitting."""
+        return self.distance(self.restorer(batch.inputs), batch, batch.held_out_weight)
+
+    def distance(self, prediction: Tensor, batch: PairBatch, inside: Tensor) -> Tensor:
+        """Masked, whitened squared error per voxel inside, a scalar.
+
+        The error is tapered before the FFT, so that the faces of the patch do not leak between the
+        measured region and its complement.
+        """
+        box, device = prediction.shape[-3:], prediction.device
+        error = rfft((prediction - batch.targets) * (inside * taper(box, device=device)))
+        shell = interpolate(self.shell_weight, (radius(box, device=device) * 2).clamp(max=1.0))
+        weight = shell * multiplicity(box, device=device) * batch.seen
+        weight = weight * torch.where(batch.kept, 1.0, self.hidden_weight)
+        energy = (inside**2).sum().clamp(min=1.0)
+        return (weight * (error.real**2 + error.imag**2)).sum() / energy

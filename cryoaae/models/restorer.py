@@ -1,0 +1,143 @@
+"""The restorer: a linear estimate from the spectrum, and what a network adds to it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cryoaae.errors import InputError
+from cryoaae.io.weights import load_weights, save_weights
+from cryoaae.nets.unet import UNet
+from cryoaae.patches.spectra import Spectra, radial_kernel
+
+KERNEL_REACH = 6
+FORMAT = "cryoaae-restorer"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RestorerSpec:
+    """Everything fitting and restoring must agree on; plain data, kept with the weights.
+
+    Parameters
+    ----------
+    working_bin : int
+        Tomogram voxels per working voxel.
+    voxel_size_angstrom : float
+        Voxel size of the tomograms it was fitted on.
+    network : dict
+        Keywords of `UNet`.
+    skewness : float
+        Of the normalised density it was fitted on: its sign tells the contrast.
+    tomograms : list of dict
+        Name, content digest and wedge of each tomogram it was fitted on.
+    """
+
+    working_bin: int
+    voxel_size_angstrom: float
+    network: dict[str, Any] = field(default_factory=dict)
+    skewness: float = 0.0
+    tomograms: list[dict[str, Any]] = field(default_factory=list)
+
+
+def convolve(volume: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve volumes (..., z, y, x) with a kernel (k, k, k), zero outside, by FFT.
+
+    Same as a direct convolution, and several times faster for kernels of this size.
+    """
+    reach = kernel.shape[-1] // 2
+    box = [n + 2 * reach for n in volume.shape[-3:]]
+    spread = nn.functional.pad(kernel, [p for n in reversed(box) for p in (0, n - kernel.shape[-1])])
+    spread = torch.roll(spread, (-reach,) * 3, dims=(-3, -2, -1))
+    response = torch.fft.rfftn(spread, dim=(-3, -2, -1))
+    padded = nn.functional.pad(volume, [reach] * 6)
+    out = torch.fft.irfftn(torch.fft.rfftn(padded, dim=(-3, -2, -1)) * response, s=box, dim=(-3, -2, -1))
+    z, y, x = (slice(reach, n - reach) for n in box)
+    return out[..., z, y, x]
+
+
+class Restorer(nn.Module):
+    """f(y) = W y + U(y, W y): Wiener estimate plus the residual of a U-Net, zero at the start.
+
+    Parameters
+    ----------
+    spec : RestorerSpec
+        Grid, voxel size and network.
+    spectra : Spectra, optional
+        Spectra on the working grid; they set the Wiener filter W = S / (S + N). Without them W is
+        the identity until weights are loaded.
+    halves : int
+        How many inputs are averaged when restoring: 2 for halves, 1 for a single volume.
+
+    Notes
+    -----
+    The network sees one half and so shrinks as one half must. The mean of two has half the noise,
+    and its Wiener filter W2 = S / (S + N / 2) shrinks less; `restore` adds (W2 - W) y to each
+    half. That is linear in the data, so it says nothing about the wedge.
+    """
+
+    wiener: Tensor
+    wiener_mean: Tensor
+
+    def __init__(self, spec: RestorerSpec, spectra: Spectra | None = None, *, halves: int = 2) -> None:
+        super().__init__()
+        self.spec = spec
+        one = torch.ones(32, dtype=torch.float64) if spectra is None else spectra.fsc
+        averaged = halves * one / (1 + (halves - 1) * one)
+        self.register_buffer("wiener", radial_kernel(one, reach=KERNEL_REACH))
+        self.register_buffer("wiener_mean", radial_kernel(averaged, reach=KERNEL_REACH))
+        self.network = UNet(in_channels=2, **spec.network)
+
+    @property
+    def halo(self) -> int:
+        """Receptive-field radius in working voxels."""
+        return self.network.radius + KERNEL_REACH
+
+    @property
+    def multiple(self) -> int:
+        """Tile sizes, in working voxels, must be multiples of this."""
+        return self.network.multiple
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Estimate the structure from normalised, band-limited densities, (b, 1, z, y, x)."""
+        linear = convolve(y, self.wiener)
+        out: Tensor = linear + self.network(torch.cat([y, linear], dim=1))
+        return out
+
+    def restore(self, y: Tensor) -> Tensor:
+        """Estimate to be averaged over the halves, (b, 1, z, y, x); see Notes of the class."""
+        return self.forward(y) + convolve(y, self.wiener_mean - self.wiener)
+
+    def save(self, path: Path) -> str:
+        """Write weights and spec as safetensors, atomically; return the content digest."""
+        metadata = {"format": FORMAT, "version": FORMAT_VERSION, "spec": asdict(self.spec)}
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        save_weights(path, tensors, metadata)
+        return str(load_weights(path)[1]["digest"])
+
+    @classmethod
+    def load(cls, path: Path | str) -> Restorer:
+        """Read a restorer from weights or from a run folder.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged, or not a restorer of this version.
+        """
+        path = Path(path)
+        file = path / "model.safetensors" if path.is_dir() else path
+        tensors, metadata = load_weights(file)
+        if metadata.get("format") != FORMAT:
+            raise InputError(file, "not the weights of a restorer", "give a run folder made by `cryoaae fit`")
+        if int(metadata.get("version", 0)) > FORMAT_VERSION:
+            raise InputError(file, "written by a newer cryoaae", "upgrade cryoaae")
+        try:
+            model = cls(RestorerSpec(**metadata["spec"]))
+            model.load_state_dict(tensors)
+        except (TypeError, KeyError, RuntimeError) as error:
+            raise InputError(file, f"weights do not fit their description ({error})", "fit again") from error
+        return model.eval()

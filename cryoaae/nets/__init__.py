@@ -1,0 +1,1 @@
+"""Networks, of MONAI blocks where they fit."""

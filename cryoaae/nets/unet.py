@@ -1,0 +1,102 @@
+"""A small 3-D U-Net that treats every place alike.
+
+No normalisation layers: they see one patch, turn empty ice into structure and forget the contrast.
+Without biases the network is homogeneous of degree one, so silence in is silence out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import Convolution
+from torch import Tensor, nn
+
+
+def _convolutions(inputs: int, outputs: int, count: int, bias: bool) -> nn.Sequential:
+    layers = []
+    for index in range(count):
+        layers.append(
+            Convolution(
+                spatial_dims=3,
+                in_channels=inputs if index == 0 else outputs,
+                out_channels=outputs,
+                kernel_size=3,
+                act=("leakyrelu", {"negative_slope": 0.1, "inplace": True}),
+                norm=None,
+                bias=bias,
+            )
+        )
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """U-Net with average pooling down, nearest-neighbour up, and a zero-initialised last layer.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the input; the output has one.
+    widths : sequence of int
+        Channels at each resolution, the full one first. A narrow first level pays: a voxel there
+        costs 8 and 64 times one of the next levels, and what is restored is mostly coarse.
+    convolutions : int
+        3 x 3 x 3 convolutions in each block.
+    bias : bool
+        Whether layers have biases.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 2,
+        widths: Sequence[int] = (8, 32, 64),
+        convolutions: int = 2,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        levels = len(widths)
+        self.levels, self.convolutions = levels, convolutions
+        self.down = nn.ModuleList(
+            _convolutions(in_channels if i == 0 else widths[i - 1], w, convolutions, bias) for i, w in enumerate(widths)
+        )
+        # Narrowed before it is enlarged: full-resolution channels are what costs.
+        self.narrow = nn.ModuleList(
+            nn.Conv3d(widths[i + 1], widths[i], 1, bias=False) for i in range(levels - 1)
+        )
+        self.up = nn.ModuleList(
+            _convolutions(2 * widths[i], widths[i], convolutions, bias) for i in range(levels - 1)
+        )
+        self.last = nn.Conv3d(widths[0], 1, 1, bias=False)
+        nn.init.zeros_(self.last.weight)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    @property
+    def multiple(self) -> int:
+        """Spatial sizes must be multiples of this."""
+        return int(2 ** (self.levels - 1))
+
+    @property
+    def radius(self) -> int:
+        """Receptive-field radius in voxels: no output depends on anything further away."""
+        reach = 0
+        for level in range(self.levels):
+            blocks = 1 if level == self.levels - 1 else 2
+            reach += blocks * self.convolutions * 2**level
+        # Pooling and repeating shift by up to a cell of the coarser grid.
+        return reach + 2 * (self.multiple - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, z, y, x) -> (b, 1, z, y, x)."""
+        # A third faster on CPUs; the result is the same.
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            if level:
+                x = nn.functional.avg_pool3d(x, 2)
+            x = block(x)
+            skips.append(x)
+        for level in reversed(range(self.levels - 1)):
+            x = nn.functional.interpolate(self.narrow[level](x), scale_factor=2.0, mode="nearest")
+            x = self.up[level](torch.cat([x, skips[level]], dim=1))
+        out: Tensor = self.last(x)
+        return out

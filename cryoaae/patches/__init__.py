@@ -1,0 +1,1 @@
+"""Patches: random pairs for fitting, tiles for restoring, and the normalisation both share."""

@@ -1,0 +1,173 @@
+"""Tomograms prepared for fitting: normalised, band-limited, ready to be sampled at any rotation.
+
+The source grid is twice as fine as the working grid and prefiltered for cubic-spline sampling, so
+that a rotated patch costs one interpolation. It lives in memory when small, else in a scratch file
+that is mapped and can be rebuilt at any time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryoaae.patches.normalise import Normalisation
+from cryoaae.physics.fourier import irfft, radius, rfft, soft_lowpass
+from cryoaae.physics.resample import BAND_START, BAND_STOP, fourier_resample
+from cryoaae.physics.rotation import OVERSAMPLING, spline_prefilter
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.volume import Volume
+
+IN_MEMORY_BYTES = 2 << 30
+TILE, HALO = 96, 16  # source tiles and their margin, in working voxels
+
+
+@dataclass(frozen=True)
+class TomogramSource:
+    """One tomogram on the source grid.
+
+    Parameters
+    ----------
+    density : (c, z, y, x)
+        Channels: even and odd half, or the single volume; normalised, band-limited, prefiltered.
+    wedge : MissingWedge
+        Its wedge in the laboratory frame.
+    working_shape_zyx : tuple of int
+        Size on the working grid.
+    held_out : (n, 2, 3)
+        Boxes kept out of fitting: first and last working voxel + 1, (z, y, x).
+    noise : (shells,)
+        Noise power of one channel on the working grid, per shell up to Nyquist.
+    """
+
+    name: str
+    density: Tensor
+    wedge: MissingWedge
+    working_shape_zyx: tuple[int, int, int]
+    held_out: Tensor
+    noise: Tensor
+
+    @property
+    def has_halves(self) -> bool:
+        return self.density.shape[0] == 2
+
+
+def _padded(size: int, factor: int) -> int:
+    return math.ceil(size / factor) * factor
+
+
+def _tiles(size: int, tile: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
+    """Core and read interval of each tile along an axis: (start, stop, read start, read stop)."""
+    for start in range(0, size, tile):
+        stop = min(start + tile, size)
+        yield start, stop, start - halo, stop + halo
+
+
+def _read_reflected(volume: Volume, intervals: tuple[tuple[int, int], ...]) -> Tensor:
+    """Read a block that may reach outside the volume; outside is filled by reflection."""
+    indices = []
+    for (start, stop), n in zip(intervals, volume.shape, strict=True):
+        period = max(2 * n - 2, 1)
+        i = np.abs(np.arange(start, stop)) % period
+        indices.append(np.where(i >= n, period - i, i))
+    low = [int(i.min()) for i in indices]
+    high = [int(i.max()) + 1 for i in indices]
+    block = volume.block(*(slice(a, b) for a, b in zip(low, high, strict=True)))
+    local = [i - a for i, a in zip(indices, low, strict=True)]
+    return torch.from_numpy(np.ascontiguousarray(block[np.ix_(*local)]))
+
+
+def _to_source_grid(block: Tensor, working_bin: int) -> Tensor:
+    """Block of tomogram voxels (z, y, x) to the source grid: band-limited and prefiltered."""
+    shape = tuple(n // working_bin * OVERSAMPLING for n in block.shape)
+    fine = fourier_resample(block, shape)
+    k = radius(shape)
+    window = soft_lowpass(k, BAND_START / OVERSAMPLING, BAND_STOP / OVERSAMPLING)
+    # Beyond the band the prefilter is never seen; it must not blow up there.
+    factor = torch.where(window > 0, window * spline_prefilter(shape), torch.zeros(()))
+    return irfft(rfft(fine) * factor, shape)
+
+
+def prepare_source(
+    name: str,
+    volumes: list[Volume],
+    wedge: MissingWedge,
+    normalisation: Normalisation,
+    *,
+    working_bin: int,
+    held_out: Tensor,
+    noise: Tensor,
+    scratch: Path | None = None,
+) -> TomogramSource:
+    """Bring the halves (or the single volume) of a tomogram to the source grid, tile by tile.
+
+    Parameters
+    ----------
+    volumes : list of Volume
+        Two halves or one volume, all of one shape.
+    normalisation : Normalisation
+        Mean and scale taken off the density; shared by the halves.
+    working_bin : int
+        Tomogram voxels per working voxel.
+    held_out : (n, 2, 3)
+        Boxes kept out of fitting, in working voxels.
+    noise : (shells,)
+        Noise power on the working grid, kept with the source.
+    scratch : Path, optional
+        Folder for a memory-mapped scratch file when the source is too large for memory.
+    """
+    shape = volumes[0].shape
+    z_size, y_size, x_size = (_padded(n, working_bin) // working_bin for n in shape)
+    working = (z_size, y_size, x_size)
+    fine = tuple(n * OVERSAMPLING for n in working)
+    density = _allocate((len(volumes), *fine), name, scratch)
+    for channel, volume in enumerate(volumes):
+        for z in _tiles(working[0], TILE, HALO):
+            for y in _tiles(working[1], TILE, HALO):
+                for x in _tiles(working[2], TILE, HALO):
+                    read = tuple((t[2] * working_bin, t[3] * working_bin) for t in (z, y, x))
+                    block = (_read_reflected(volume, read) - normalisation.mean) / normalisation.scale
+                    tile = _to_source_grid(block, working_bin)
+                    edge = HALO * OVERSAMPLING
+                    core = tile[edge:-edge, edge:-edge, edge:-edge]
+                    where = tuple(slice(t[0] * OVERSAMPLING, t[1] * OVERSAMPLING) for t in (z, y, x))
+                    density[(channel, *where)] = core
+    return TomogramSource(name, density, wedge, working, held_out, noise)
+
+
+def _allocate(shape: tuple[int, ...], name: str, scratch: Path | None) -> Tensor:
+    if scratch is None or math.prod(shape) * 4 <= IN_MEMORY_BYTES:
+        return torch.empty(shape)
+    scratch.mkdir(parents=True, exist_ok=True)
+    mapped = np.lib.format.open_memmap(scratch / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape)
+    return torch.from_numpy(mapped)
+
+
+def choose_held_out(
+    working_shape_zyx: tuple[int, int, int], fraction: float, *, generator: torch.Generator, edge: int = 32
+) -> Tensor:
+    """Draw boxes to keep out of fitting, (n, 2, 3) in working voxels.
+
+    Boxes of about `edge` voxels (smaller where the tomogram is thin), as many as make up `fraction`
+    of the volume, on a grid so that they do not overlap; at least one.
+    """
+    if fraction <= 0:
+        return torch.zeros(0, 2, 3)
+    volume = math.prod(working_shape_zyx)
+    side = min(edge, max(8, round((fraction * volume) ** (1 / 3))))
+    sizes = [min(side, n) for n in working_shape_zyx]
+    cells = [n // s for n, s in zip(working_shape_zyx, sizes, strict=True)]
+    wanted = max(1, round(fraction * volume / math.prod(sizes)))
+    order = torch.randperm(math.prod(cells), generator=generator)[:wanted]
+    boxes = []
+    for cell in order.tolist():
+        index = np.unravel_index(cell, cells)
+        slack = [n - c * s for n, c, s in zip(working_shape_zyx, cells, sizes, strict=True)]
+        low = [int(i) * s + k // 2 for i, s, k in zip(index, sizes, slack, strict=True)]
+        boxes.append([low, [a + s for a, s in zip(low, sizes, strict=True)]])
+    return torch.tensor(boxes, dtype=torch.float32)

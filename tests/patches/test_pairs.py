@@ -1,0 +1,147 @@
+"""What a network is fitted on must be what it is used on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cryoaae.patches.normalise import Normalisation
+from cryoaae.patches.pairs import BlockPool, BlockRecipe, draw_recipe, make_block
+from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
+from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft, shell_index, shell_sum, taper
+from cryoaae.physics.resample import to_working_grid
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.volume import Volume
+
+CPU = torch.device("cpu")
+SHELLS = 10
+FLAT = torch.ones(32, dtype=torch.float64)
+
+
+def noise_volume(n: int, wedge: MissingWedge, generator: torch.Generator) -> torch.Tensor:
+    """Coloured noise of a weighted back-projection: rising with frequency, empty in the wedge."""
+    box = (n, n, n)
+    power = 0.2 + 3 * radius(box)
+    return irfft(rfft(torch.randn(box, generator=generator)) * power.sqrt() * wedge.support(box), box)
+
+
+def source_of(*halves: torch.Tensor, wedge: MissingWedge, working_bin: int, held_out: float = 0.0) -> TomogramSource:
+    shape = tuple(n // working_bin for n in halves[0].shape)
+    boxes = choose_held_out(shape, held_out, generator=torch.Generator().manual_seed(0))
+    volumes = [Volume(np.asarray(h), 10.0) for h in halves]
+    return prepare_source(
+        "t", volumes, wedge, Normalisation(0.0, 1.0), working_bin=working_bin, held_out=boxes, noise=FLAT
+    )
+
+
+def power_and_count(volume: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
+    """Power and number of measured coefficients per shell, (2, shells)."""
+    box = volume.shape[-3:]
+    window = taper(box)
+    index = shell_index(box, SHELLS, 0.45)
+    counted = support * multiplicity(box)
+    power = rfft(volume * window).abs() ** 2 / float((window**2).mean())
+    return torch.stack([shell_sum(power * counted, index, SHELLS), shell_sum(counted, index, SHELLS)])
+
+
+@pytest.mark.parametrize("working_bin", [1, 2])
+def test_noise_of_fitting_inputs_equals_noise_of_restoring_inputs(working_bin: int) -> None:
+    """Within 3 % per shell up to the cut-off: a network passes noise it never saw (DESIGN 4)."""
+    generator = torch.Generator().manual_seed(1)
+    wedge = MissingWedge((-60.0, 60.0))
+    n, size = 96 * working_bin, 40
+    half = noise_volume(n, wedge, generator)
+    source = source_of(half, half, wedge=wedge, working_bin=working_bin)
+    working = to_working_grid(half, working_bin)
+    fitted, restored = torch.zeros(2, SHELLS).double(), torch.zeros(2, SHELLS).double()
+    inner = (28.0, 68.0)  # rotated blocks stay inside the volume
+    for _ in range(40):
+        centre = inner[0] + (inner[1] - inner[0]) * torch.rand(3, generator=generator)
+        rotation = draw_recipe([source], generator=generator).rotation
+        block = make_block(source, BlockRecipe(0, tuple(centre.tolist()), rotation), 60, device=CPU, slab_voxels=size)
+        cut = slice(10, 10 + size)
+        both = wedge.support((size,) * 3, margin=1.5) & wedge.rotated(rotation).support((size,) * 3, margin=1.5)
+        fitted += power_and_count(block.inputs[0][cut, cut, cut], both)
+        a = (centre - size / 2).long().tolist()
+        crop = working[a[0] : a[0] + size, a[1] : a[1] + size, a[2] : a[2] + size]
+        restored += power_and_count(crop, wedge.support((size,) * 3, margin=1.5))
+    ratio = (fitted[0] / fitted[1]) / (restored[0] / restored[1])
+    assert (ratio - 1).abs()[1:].max() < 0.03
+
+
+def test_second_wedge_empties_what_it_hides() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wedge = MissingWedge((-50.0, 60.0))
+    volume = torch.randn(64, 64, 64, generator=generator)
+    source = source_of(volume, volume, wedge=wedge, working_bin=1)
+    recipe = BlockRecipe(0, (32.0, 32.0, 32.0), torch.eye(3))
+    block = make_block(source, recipe, 48, device=CPU, slab_voxels=48)
+    box = (48, 48, 48)
+    hidden = ~wedge.support(box)
+    assert rfft(block.inputs[0])[hidden].abs().max() < 1e-3
+    assert rfft(block.targets[0])[hidden].abs().mean() > 0.1
+    # An unrotated block of the source grid is the working-grid volume itself.
+    crop = to_working_grid(volume, 1)[8:56, 8:56, 8:56]
+    assert torch.allclose(block.targets[0][12:36, 12:36, 12:36], crop[12:36, 12:36, 12:36], atol=0.02)
+
+
+def test_held_out_voxels_never_count_in_fitting() -> None:
+    generator = torch.Generator().manual_seed(0)
+    volume = torch.randn(48, 48, 48, generator=generator)
+    source = source_of(volume, volume, wedge=MissingWedge(), working_bin=1, held_out=0.1)
+    share = sum(float((b[1] - b[0]).prod()) for b in source.held_out) / 48**3
+    assert 0.05 < share < 0.15
+    recipe = BlockRecipe(0, (24.0, 24.0, 24.0), torch.eye(3))
+    block = make_block(source, recipe, 48, device=CPU, slab_voxels=48)
+    for low, high in source.held_out.long():
+        z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        assert block.weight[z, y, x].max() == 0
+        assert block.held_out_weight[z, y, x].min() == 1
+    assert float((block.weight + block.held_out_weight).min()) == 1
+
+
+def test_outside_the_tomogram_does_not_count() -> None:
+    volume = torch.randn(32, 32, 32, generator=torch.Generator().manual_seed(0))
+    source = source_of(volume, volume, wedge=MissingWedge(), working_bin=1)
+    block = make_block(source, BlockRecipe(0, (0.0, 16.0, 16.0), torch.eye(3)), 32, device=CPU, slab_voxels=32)
+    assert block.weight[:16].max() == 0
+    assert block.weight[17:].min() == 1
+
+
+def test_recorruption_makes_a_single_volume_unbiased() -> None:
+    """R2R: input and target noise of pure noise are uncorrelated where the input was measured."""
+    generator = torch.Generator().manual_seed(2)
+    wedge = MissingWedge((-60.0, 60.0))
+    noise = torch.randn(64, 64, 64, generator=generator)
+    source = source_of(noise, wedge=wedge, working_bin=1)
+    cross = own = 0.0
+    for seed in range(6):
+        rotation = draw_recipe([source], generator=generator).rotation
+        block = make_block(source, BlockRecipe(0, (32.0, 32.0, 32.0), rotation, seed), 36, device=CPU, slab_voxels=36)
+        band = radius((36, 36, 36)) < 0.4
+        kept = wedge.support((36, 36, 36)) & band
+        a, b = rfft(block.inputs[0])[kept], rfft(block.targets[0])[kept]
+        cross += float((a * b.conj()).real.mean())
+        own += float((rfft(noise[:36, :36, :36]).abs() ** 2)[kept].mean())
+    assert abs(cross / own) < 0.05
+
+
+def test_pool_is_a_function_of_its_recipes() -> None:
+    volume = torch.randn(2, 40, 40, 40, generator=torch.Generator().manual_seed(0))
+    source = source_of(volume[0], volume[1], wedge=MissingWedge(), working_bin=1)
+
+    def pool(seed: int) -> BlockPool:
+        generator = torch.Generator().manual_seed(seed)
+        return BlockPool([source], patch=16, block=32, blocks=2, device=CPU, generator=generator)
+
+    first, second = pool(0), pool(1)
+    first.renew()
+    second.load_state(first.state())
+    second.generator.set_state(first.generator.get_state())
+    for _ in range(3):
+        a, b = first.batch(2, margin=2), second.batch(2, margin=2)
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets, b.targets)
+        first.renew()
+        second.renew()
