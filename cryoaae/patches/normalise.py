@@ -1,0 +1,106 @@
+"""The normalisation that fitting and restoring share: mean and scale of the working-grid density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryoaae.errors import InputError
+from cryoaae.patches.tiling import read_reflected
+from cryoaae.physics.resample import to_working_grid
+from cryoaae.volume import Volume
+
+# Blocks for the scale: core and margin in working voxels, and how many are enough for any volume.
+CORE, MARGIN, BLOCKS = 64, 8, 64
+# Below this share of the offset a deviation is float32 rounding, not density.
+CONSTANT = 1e-6
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Affine map between densities in the tomogram's units and network input.
+
+    Parameters
+    ----------
+    mean : float
+        Mean density, in the tomogram's units.
+    scale : float
+        Standard deviation of the band-limited (working-grid) density, in the tomogram's units.
+    """
+
+    mean: float
+    scale: float
+
+    def apply(self, density: NDArray[Any]) -> NDArray[np.float32]:
+        """Density in the tomogram's units to network input; the offset goes in float64."""
+        return ((density - np.float64(self.mean)) / self.scale).astype(np.float32)
+
+    def undo(self, density: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Network output back to the tomogram's units; the inverse of `apply`."""
+        return (density * np.float64(self.scale) + self.mean).astype(np.float32)
+
+
+def measure_normalisation(volume: Volume, working_bin: int) -> Normalisation:
+    """Measure mean and scale of one volume, reading it piece by piece.
+
+    Sums are float64. The scale comes from at most `BLOCKS` blocks spread evenly over the volume.
+
+    Raises
+    ------
+    InputError
+        When the volume is constant.
+    """
+    mean, raw = _moments(volume)
+    source = volume.source or volume.name
+    if not math.isfinite(raw) or raw <= CONSTANT * abs(mean):
+        raise InputError(source, f"the density is constant ({mean:g})", "give a tomogram with contrast")
+    edge = CORE * working_bin
+    cells = [math.ceil(n / edge) for n in volume.shape]
+    chosen = np.unique(np.linspace(0, math.prod(cells) - 1, BLOCKS).round().astype(int))
+    total = squares = count = 0.0
+    for flat in chosen:
+        corner = [int(i) * edge for i in np.unravel_index(flat, cells)]
+        values = _working_block(volume, corner, edge, working_bin, mean, raw)
+        total, squares, count = total + values.sum(), squares + (values**2).sum(), count + values.size
+    scale = raw * math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
+    if scale <= CONSTANT * max(abs(mean), raw):
+        raise InputError(source, "the density is constant at the working resolution", "use a smaller binning")
+    return Normalisation(mean, scale)
+
+
+def shared_normalisation(volumes: Sequence[Volume], working_bin: int) -> Normalisation:
+    """Measure one normalisation for the halves of a tomogram: mean of means, rms of scales."""
+    each = [measure_normalisation(volume, working_bin) for volume in volumes]
+    mean = sum(n.mean for n in each) / len(each)
+    return Normalisation(mean, math.sqrt(sum(n.scale**2 for n in each) / len(each)))
+
+
+def _moments(volume: Volume) -> tuple[float, float]:
+    """Mean and standard deviation in float64, a few planes at a time, deviations about a first guess."""
+    step = max(1, (1 << 22) // max(1, volume.shape[1] * volume.shape[2]))
+    pivot = float(np.asarray(volume.data[0], dtype=np.float64).mean())
+    total = squares = 0.0
+    for z in range(0, volume.shape[0], step):
+        deviation = np.asarray(volume.data[z : z + step], dtype=np.float64) - pivot
+        total += float(deviation.sum())
+        squares += float((deviation**2).sum())
+    count = math.prod(volume.shape)
+    return pivot + total / count, math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
+
+
+def _working_block(
+    volume: Volume, corner: list[int], edge: int, working_bin: int, mean: float, raw: float
+) -> NDArray[np.float64]:
+    """Core of one block on the working grid, less `mean`, in units of `raw`; (z, y, x) float64."""
+    margin = MARGIN * working_bin
+    stops = [min(a + edge, math.ceil(n / working_bin) * working_bin) for a, n in zip(corner, volume.shape, strict=True)]
+    block = read_reflected(volume, [(a - margin, b + margin) for a, b in zip(corner, stops, strict=True)])
+    tile = to_working_grid(torch.from_numpy(((block - mean) / raw).astype(np.float32)), working_bin)
+    inner = tile[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return inner.numpy().astype(np.float64)

@@ -1,0 +1,238 @@
+"""Tiles for restoring, and how a volume is continued beyond its faces.
+
+Restoring works on a periodic continuation of the volume: past each face its reflection, cross-faded
+in the middle of the gap with the reflection at the opposite face. The continuation is smooth all
+around, so that Fourier resampling rings nowhere, and the network sees reflected density at faces.
+Only the network is tiled. Its tiles overlap by its receptive field and are cropped to their cores,
+so the result does not depend on where the tiles lie.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoaae.volume import Volume
+
+# A tile is large enough when halos make the network's work less than this many times the volume's.
+GOOD_OVERHEAD = 1.6
+# ... and below this edge, in working voxels, handling tiles costs more than their halos.
+SMALL_EDGE = 64
+
+
+def reflect_indices(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Map positions on the whole axis into 0 .. size - 1 by reflection, however far outside."""
+    period = max(2 * size - 2, 1)
+    folded = np.abs(positions) % period
+    return np.where(folded >= size, period - folded, folded)
+
+
+def read_reflected(volume: Volume, intervals: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    """Read a block, (z, y, x) float64, that may reach outside the volume; outside it is reflected.
+
+    Parameters
+    ----------
+    intervals : three (start, stop)
+        Voxels along z, y, x; negative starts and stops past the end are all right.
+    """
+    indices = [reflect_indices(np.arange(a, b), n) for (a, b), n in zip(intervals, volume.shape, strict=True)]
+    low = [int(i.min()) for i in indices]
+    block = volume.data[tuple(slice(a, int(i.max()) + 1) for a, i in zip(low, indices, strict=True))]
+    local = np.ix_(*(i - a for i, a in zip(indices, low, strict=True)))
+    return np.asarray(block)[local].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class PaddedAxis:
+    """One axis of the periodic continuation.
+
+    Parameters
+    ----------
+    size : int
+        Voxels of the volume.
+    before : int
+        Voxels of the continuation ahead of the volume, a multiple of the working binning.
+    padded : int
+        Period in voxels, a multiple of the working binning.
+    """
+
+    size: int
+    before: int
+    padded: int
+
+    @classmethod
+    def plan(cls, size: int, *, working_bin: int, multiple: int, pad: int) -> PaddedAxis:
+        """Pad by at least `pad` working voxels at each face, to a fast FFT size that suits the network."""
+        working = math.ceil(size / working_bin) + 2 * pad
+        while working % multiple or not _fast(working):
+            working += 1
+        return cls(size, pad * working_bin, working * working_bin)
+
+    def sources(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """For each padded voxel: two voxels of the volume, and the weight of the second."""
+        position = np.arange(self.padded) - self.before
+        gap = self.padded - self.size
+        # Gap voxels count 1 .. gap from the far face, whichever end of the array they stand at.
+        step = np.where(position < 0, position + gap + 1, position - self.size + 1)
+        inside = (position >= 0) & (position < self.size)
+        blend = np.where(inside, 0.0, 0.5 - 0.5 * np.cos(np.pi * step / (gap + 1)))
+        past_end = np.where(inside, position, self.size - 1 + step)
+        ahead = np.where(inside, position, step - gap - 1)
+        return (
+            reflect_indices(past_end, self.size),
+            reflect_indices(ahead, self.size),
+            blend.astype(np.float32),
+        )
+
+    def extend(self, array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Continue an array along one axis, `size` -> `padded`."""
+        first, second, blend = self.sources()
+        shape = [1] * array.ndim
+        shape[axis] = -1
+        weight = blend.reshape(shape)
+        out = array.take(first, axis=axis) * (1 - weight) + array.take(second, axis=axis) * weight
+        return np.asarray(out, dtype=np.float32)
+
+
+def _fast(n: int) -> bool:
+    """Whether an FFT of this size splits into radices up to 7."""
+    for prime in (2, 3, 5, 7):
+        while n % prime == 0:
+            n //= prime
+    return n == 1
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile of a grid: what it reads and the core it writes, as three (start, stop) in voxels."""
+
+    core: tuple[tuple[int, int], ...]
+    read: tuple[tuple[int, int], ...]
+
+    @property
+    def read_slices(self) -> tuple[slice, ...]:
+        return tuple(slice(a, b) for a, b in self.read)
+
+    @property
+    def core_slices(self) -> tuple[slice, ...]:
+        return tuple(slice(a, b) for a, b in self.core)
+
+    @property
+    def inner_slices(self) -> tuple[slice, ...]:
+        """The core within what was read."""
+        return tuple(slice(a - r, b - r) for (a, b), (r, _) in zip(self.core, self.read, strict=True))
+
+    @property
+    def read_shape(self) -> tuple[int, ...]:
+        return tuple(b - a for a, b in self.read)
+
+    @property
+    def core_voxels(self) -> int:
+        return math.prod(b - a for a, b in self.core)
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """How a padded volume is cut into tiles.
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+        Voxels; multiples of `multiple`.
+    halo : int
+        Receptive-field radius of the network.
+    multiple : int
+        Tiles start, and have sizes, at multiples of this, so that pooling sees the same cells.
+    """
+
+    shape: tuple[int, int, int]
+    halo: int
+    multiple: int
+
+    def __post_init__(self) -> None:
+        if any(n % self.multiple for n in self.shape):
+            raise ValueError(f"shape {self.shape} is not a multiple of {self.multiple}")
+
+    @property
+    def reach(self) -> int:
+        """Halo rounded up to the multiple."""
+        return math.ceil(self.halo / self.multiple) * self.multiple
+
+    def tile(self, core: Sequence[tuple[int, int]]) -> Tile:
+        """Tile with this core; its halo ends at the faces of the volume."""
+        read = tuple((max(0, a - self.reach), min(n, b + self.reach)) for (a, b), n in zip(core, self.shape, strict=True))
+        return Tile(tuple(core), read)
+
+    def tiles(self, core: Sequence[int], *, shift: int = 0) -> list[Tile]:
+        """Cut into tiles of `core` voxels (z, y, x), the grid shifted by `shift` voxels.
+
+        Cores cover every voxel once.
+        """
+        axes = []
+        for n, size in zip(self.shape, core, strict=True):
+            if size <= 0 or size % self.multiple or shift % self.multiple:
+                raise ValueError(f"tile {size} shifted by {shift}: need multiples of {self.multiple}")
+            first = shift % size
+            cuts = [0, *range(first or size, n, size), n]
+            axes.append(list(itertools.pairwise(cuts)))
+        return [self.tile(corner) for corner in itertools.product(*axes)]
+
+    def split(self, tile: Tile) -> list[Tile]:
+        """Cut a tile in two along its longest axis; one tile when it is too small to cut."""
+        lengths = [b - a for a, b in tile.core]
+        axis = int(np.argmax(lengths))
+        if lengths[axis] < 2 * self.multiple:
+            return [tile]
+        start, stop = tile.core[axis]
+        middle = start + max(1, lengths[axis] // (2 * self.multiple)) * self.multiple
+        halves = ((start, middle), (middle, stop))
+        return [self.tile((*tile.core[:axis], half, *tile.core[axis + 1 :])) for half in halves]
+
+    def choose_core(self, voxel_budget: float) -> tuple[int, int, int]:
+        """Choose the core (z, y, x): small enough for the budget, no smaller than is efficient.
+
+        Parameters
+        ----------
+        voxel_budget : float
+            Most voxels a tile may read.
+        """
+        parts = [1, 1, 1]
+        while True:
+            core = self._cores(parts)
+            longest = int(np.argmax(core))
+            if core[longest] <= 2 * self.multiple:
+                return core
+            finer = [p + (axis == longest) for axis, p in enumerate(parts)]
+            enough = core[longest] <= SMALL_EDGE or self._overhead(self._cores(finer)) > GOOD_OVERHEAD
+            if self.read_voxels(core) <= voxel_budget and enough:
+                return core
+            parts = finer
+
+    def _cores(self, parts: Sequence[int]) -> tuple[int, int, int]:
+        unit = 2 * self.multiple  # half a tile is a multiple too
+        z, y, x = (math.ceil(n / p / unit) * unit for n, p in zip(self.shape, parts, strict=True))
+        return z, y, x
+
+    def read_voxels(self, core: Sequence[int]) -> int:
+        """Voxels that a tile with such a core (z, y, x) reads at most."""
+        return math.prod(min(n, c + 2 * self.reach) for n, c in zip(self.shape, core, strict=True))
+
+    def _overhead(self, core: Sequence[int]) -> float:
+        return self.read_voxels(core) / math.prod(min(n, c) for n, c in zip(self.shape, core, strict=True))
+
+
+def whole_shape(axes: Sequence[PaddedAxis], working_bin: int) -> tuple[int, int, int]:
+    """Size of the continuation on the working grid, (z, y, x)."""
+    z, y, x = (axis.padded // working_bin for axis in axes)
+    return z, y, x
+
+
+def extend_plane(plane: NDArray[Any], axes: Sequence[PaddedAxis]) -> NDArray[np.float32]:
+    """Continue one plane (y, x) along y and x."""
+    return axes[2].extend(axes[1].extend(plane.astype(np.float32), 0), 1)

@@ -1,0 +1,175 @@
+"""The work of restoring one tomogram: planned first, then done from arrays to arrays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryoaae.errors import InputError, InterruptedRunError
+from cryoaae.patches.normalise import shared_normalisation
+from cryoaae.patches.tiling import TileGrid
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.keep_measured import keep_measured_bytes, keep_measured_in_place
+from cryoaae.restoration.network import (
+    MAX_BATCH,
+    TileRunner,
+    activation_bytes,
+    memory_budget,
+)
+from cryoaae.restoration.scratch import Scratch
+from cryoaae.restoration.stream import Frame, mean_into_first, from_working, to_working
+from cryoaae.runs.progress import Progress
+from cryoaae.runs.resources import choose_device
+from cryoaae.volume import Volume
+
+# Density shown to the network beyond each face of the volume, at least, in working voxels.
+FACE_PAD = 12
+# Interpreter, libraries, and the chunks that the passes hold.
+FIXED_BYTES = 500 << 20
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How to restore; what matters for the result first, then how the work is done.
+
+    Parameters
+    ----------
+    halves : bool
+        Keep the two restored halves as well as their mean.
+    keep_measured : bool
+        Put the measured Fourier coefficients of the input back.
+    symmetries : bool
+        Mean over the four half turns that keep the wedge; four times the work.
+    allow_scale : bool
+        Accept a voxel size that differs from the one the model was fitted on.
+    device : str
+        ``auto``, ``cpu`` or ``cuda[:i]``.
+    tile : (z, y, x), optional
+        Core of a tile in working voxels; multiples of the model's. Default: by memory.
+    tile_shift : int
+        Shift of the tile grid in working voxels; the result must not depend on it.
+    memory_bytes : float, optional
+        What one batch of tiles may take. Default: by device.
+    """
+
+    halves: bool = False
+    keep_measured: bool = False
+    symmetries: bool = False
+    allow_scale: bool = False
+    device: str = "auto"
+    tile: tuple[int, int, int] | None = None
+    tile_shift: int = 0
+    memory_bytes: float | None = None
+
+
+@dataclass
+class Outputs:
+    """Where the densities go, each (z, y, x): the mean, and the halves where asked for."""
+
+    mean: NDArray[Any]
+    halves: list[NDArray[Any]] = field(default_factory=list)
+
+
+class _Reporter:
+    """Translates working voxels of all passes into voxels of the tomogram, and cancels."""
+
+    def __init__(self, progress: Progress, voxels: int, working_voxels: int) -> None:
+        self.progress, self.factor, self.done = progress, voxels / working_voxels, 0.0
+        self.start = time.perf_counter()
+
+    def check(self) -> None:
+        if self.progress.cancelled():
+            raise InterruptedRunError("restoring was stopped; nothing was written")
+
+    def advance(self, working_voxels: int) -> None:
+        self.check()
+        amount = working_voxels * self.factor
+        self.done += amount
+        self.progress.advance(amount, voxels_per_second=self.done / (time.perf_counter() - self.start))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A restoration worked out before it starts: geometry, tiles and what it needs.
+
+    Parameters
+    ----------
+    memory_bytes, disk_bytes : float
+        What it will take, outputs not counted.
+    """
+
+    frame: Frame
+    grid: TileGrid
+    tile: tuple[int, int, int]
+    batch: int
+    device: torch.device
+    memory_bytes: float
+    disk_bytes: float
+
+
+def plan_restoration(shape_zyx: tuple[int, int, int], model: Any, options: RestoreOptions) -> Plan:
+    """Choose tiles by the memory at hand and add up what restoring a (z, y, x) tomogram takes."""
+    device = choose_device(options.device)
+    model.to(device).eval()
+    multiple = int(model.multiple)
+    frame = Frame.plan(shape_zyx, working_bin=int(model.spec.working_bin), multiple=multiple, pad=FACE_PAD)
+    grid = TileGrid(frame.working_zyx, int(model.halo), multiple)
+    budget = options.memory_bytes or memory_budget(device)
+    voxel_bytes = activation_bytes(model, multiple=multiple, device=device)
+    tile = options.tile or grid.choose_core(budget / voxel_bytes)
+    batch = 1 if device.type == "cpu" else max(1, min(MAX_BATCH, int(budget / voxel_bytes / grid.read_voxels(tile))))
+    on_host = voxel_bytes * grid.read_voxels(tile) if device.type == "cpu" else 0.0
+    merge = keep_measured_bytes(shape_zyx) if options.keep_measured else 0
+    memory = FIXED_BYTES + max(on_host, merge)
+    return Plan(frame, grid, tile, batch, device, memory, frame.scratch_bytes(2 if options.halves else 1))
+
+
+def restore_volumes(
+    volumes: Sequence[Volume],
+    outputs: Outputs,
+    model: Any,
+    plan: Plan,
+    options: RestoreOptions,
+    *,
+    wedge: MissingWedge | None,
+    scratch: Scratch,
+    progress: Progress,
+) -> tuple[float, float]:
+    """Restore the halves (or the single volume) of one tomogram into arrays.
+
+    Returns
+    -------
+    (float, float)
+        Seconds in all and seconds in the network.
+    """
+    start = time.perf_counter()
+    working = int(np.prod(plan.frame.working_zyx)) * len(volumes)
+    reporter = _Reporter(progress, int(np.prod(volumes[0].shape)), working)
+    normalisation = shared_normalisation(volumes, plan.frame.working_bin)
+    tiles = plan.grid.tiles(plan.tile, shift=options.tile_shift)
+    runner = TileRunner(model, plan.grid, plan.device, options.symmetries, reporter.advance)
+    keep = bool(outputs.halves)
+    estimates = [scratch.array(plan.frame.working_zyx) for _ in (volumes if keep else volumes[:1])]
+    for index, volume in enumerate(volumes):
+        source = to_working(volume, plan.frame, normalisation, scratch=scratch, check=reporter.check)
+        target, weight = (estimates[index], 1.0) if keep else (estimates[0], 1.0 / len(volumes))
+        runner.run(source, target, tiles, batch=plan.batch, weight=weight)
+        del source
+    for estimate, output in zip(estimates, outputs.halves, strict=False):
+        from_working(estimate, output, plan.frame, normalisation, scratch=scratch, check=reporter.check)
+    if keep:
+        mean_into_first(estimates)
+    from_working(estimates[0], outputs.mean, plan.frame, normalisation, scratch=scratch, check=reporter.check)
+    if options.keep_measured:
+        if wedge is None:
+            raise InputError("keep_measured", "needs the wedge", "give the tilts or the tilt range")
+        keep_measured_in_place(outputs.mean, volumes, wedge)
+        for output, volume in zip(outputs.halves, volumes, strict=False):
+            keep_measured_in_place(output, [volume], wedge)
+    return time.perf_counter() - start, runner.seconds

@@ -1,0 +1,311 @@
+"""Restore tomograms: a fitted network over both halves, streamed from file to file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoaae.errors import CryoaaeError, InputError, InterruptedRunError, ItemsFailedError
+from cryoaae.io.mrc import assert_unchanged, create_volume
+from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs
+from cryoaae.io.weights import digest
+from cryoaae.models.restorer import Restorer
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
+from cryoaae.restoration.network import RestoringModel
+from cryoaae.restoration.scratch import Scratch
+from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.resources import preflight, set_threads
+from cryoaae.volume import Volume
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VOXEL_SIZE_TOLERANCE = 0.10
+MRC_SUFFIXES = (".mrc", ".rec", ".map")
+
+
+@dataclass(frozen=True)
+class RestoreResult:
+    """What one restoration wrote and how fast it was.
+
+    Parameters
+    ----------
+    name : str
+    paths : tuple of Path
+        Mean first, then the halves where asked for.
+    seconds : float
+    voxels_per_second : float
+        Voxels of the tomogram (not of each half) over `seconds`.
+    network_share : float
+        Share of the time spent in the network, transfers included.
+    tile : (z, y, x)
+        Core of a tile in working voxels.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    seconds: float
+    voxels_per_second: float
+    network_share: float
+    tile: tuple[int, int, int]
+
+
+def check_voxel_size(voxel_size_angstrom: float, model: Any, source: Path | str, *, allow_scale: bool = False) -> None:
+    """Refuse a tomogram whose voxel size is more than 10 % off the one the model was fitted on.
+
+    Raises
+    ------
+    InputError
+    """
+    fitted = float(model.spec.voxel_size_angstrom)
+    if allow_scale or abs(voxel_size_angstrom / fitted - 1) <= VOXEL_SIZE_TOLERANCE:
+        return
+    raise InputError(
+        source,
+        f"voxel size {voxel_size_angstrom:g} angstrom, but the model was fitted at {fitted:g}",
+        "resample the tomogram, fit a model at this voxel size, or give --allow-scale",
+    )
+
+
+def restore_array(
+    even: NDArray[Any],
+    odd: NDArray[Any] | None,
+    model: RestoringModel | nn.Module,
+    wedge: MissingWedge | None = None,
+    *,
+    voxel_size_angstrom: float,
+    progress: Progress | None = None,
+    options: RestoreOptions | None = None,
+    **keywords: Any,
+) -> NDArray[np.float32]:
+    """Restore a tomogram held in arrays.
+
+    Parameters
+    ----------
+    even, odd : (z, y, x)
+        The two halves; `odd` is None for a single volume.
+    model : Restorer
+        A fitted restorer.
+    wedge : MissingWedge, optional
+        Needed for `keep_measured` only.
+    voxel_size_angstrom : float
+        Must be within 10 % of what the model was fitted on.
+    progress : Progress, optional
+        Told of the progress, asked whether to stop.
+    options : RestoreOptions, optional
+    **keywords
+        Fields of `RestoreOptions`.
+
+    Returns
+    -------
+    (z, y, x) float32, or (2, z, y, x) with ``halves=True``
+        In the units of the input.
+
+    Raises
+    ------
+    InputError
+        When the voxel size is off, the halves differ in shape, or the density is constant.
+    InterruptedRunError
+        When `progress` says so.
+    """
+    chosen = replace(options or RestoreOptions(), **keywords)
+    arrays = [np.asarray(a) for a in (even, odd) if a is not None]
+    if any(a.ndim != 3 or a.shape != arrays[0].shape for a in arrays):
+        raise InputError("halves", f"shapes {[a.shape for a in arrays]}", "give volumes (z, y, x) of one shape")
+    check_voxel_size(voxel_size_angstrom, model, "array", allow_scale=chosen.allow_scale)
+    volumes = [Volume(a, voxel_size_angstrom) for a in arrays]
+    shape = volumes[0].shape
+    plan = plan_restoration(shape, model, chosen)
+    # Working copies lie in memory here, next to the arrays themselves.
+    preflight(plan.memory_bytes + plan.disk_bytes + 4 * np.prod(shape) * (1 + 2 * chosen.halves), 0, Path.cwd())
+    halves = [np.empty(shape, np.float32) for _ in volumes] if chosen.halves else []
+    outputs = Outputs(np.empty(shape, np.float32), list(halves))
+    told = progress or NullProgress()
+    told.start("restoring", float(np.prod(shape)), "voxels")
+    restore_volumes(volumes, outputs, model, plan, chosen, wedge=wedge, scratch=Scratch(None), progress=told)
+    told.finish()
+    return np.stack(halves) if halves else outputs.mean
+
+
+def restore(
+    inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
+    output: Path | str = "",
+    *,
+    model: RestoringModel | nn.Module | Path | str,
+    even: Sequence[Path | str] | Path | str = (),
+    odd: Sequence[Path | str] | Path | str = (),
+    tilts: Path | str | None = None,
+    tilt_range: tuple[float, float] | None = None,
+    tilt_axis: str | float = "y",
+    flip_tilts: bool = False,
+    voxel_size_angstrom: float | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    dtype: str = "float32",
+    progress: Progress | None = None,
+    options: RestoreOptions | None = None,
+    opening: dict[str, Any] | None = None,
+    **keywords: Any,
+) -> list[RestoreResult]:
+    """Restore tomograms from files to files.
+
+    Parameters
+    ----------
+    inputs : paths or TomogramInput
+        Single volumes, or inputs resolved already; or give `even` and `odd`.
+    output : path
+        An MRC file for one tomogram, or a folder.
+    model : Restorer or path
+        A fitted restorer, its weights, or its run folder.
+    even, odd, tilts, tilt_range, tilt_axis, flip_tilts
+        As on the command line; see `io.project.resolve_inputs`.
+    voxel_size_angstrom : float, optional
+        Overrules the files' headers.
+    threads : int, optional
+        Threads of the processor.
+    overwrite : bool
+        Replace existing outputs.
+    dtype : str
+        ``float32`` or ``float16``.
+    progress : Progress, optional
+        Told of the progress, asked whether to stop.
+    options : RestoreOptions, optional
+    opening : dict, optional
+        Further keywords of `io.project.open_tomogram` (``lenient``, ``fill_nonfinite``).
+    **keywords
+        Fields of `RestoreOptions`.
+
+    Returns
+    -------
+    list of RestoreResult
+
+    Raises
+    ------
+    InputError
+        Before any work, when an input, an output path or the voxel size is wrong.
+    ResourceError
+        When memory or disk is too small.
+    ItemsFailedError
+        When some of several tomograms failed; the others are written.
+    """
+    chosen = replace(options or RestoreOptions(), **keywords)
+    set_threads(threads)
+    items = _items(inputs, even, odd, tilts, tilt_range, tilt_axis, flip_tilts)
+    targets = [_paths(item, Path(output), len(items), halves=chosen.halves) for item in items]
+    for item, paths in zip(items, targets, strict=True):
+        _check_paths(item, paths, overwrite=overwrite)
+    restorer = Restorer.load(model) if isinstance(model, str | Path) else model
+    told = progress or NullProgress()
+    opening = {"voxel_size_angstrom": voxel_size_angstrom, **(opening or {})}
+    results, failures = [], []
+    for item, paths in zip(items, targets, strict=True):
+        try:
+            results.append(
+                _restore_item(item, paths, restorer, chosen, told, overwrite=overwrite, dtype=dtype, opening=opening)
+            )
+        except CryoaaeError as error:
+            if len(items) == 1 or isinstance(error, InterruptedRunError):
+                raise
+            failures.append(f"{item.name}: {error}")
+            told.message(f"failed: {failures[-1]}")
+    if failures:
+        raise ItemsFailedError(f"{len(failures)} of {len(items)} tomograms failed:\n" + "\n".join(failures))
+    return results
+
+
+def _items(inputs: Any, even: Any, odd: Any, *geometry: Any) -> list[TomogramInput]:
+    """Resolve whatever names the tomograms into a list of inputs."""
+    listed = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
+    if listed and all(isinstance(item, TomogramInput) for item in listed):
+        return listed
+    pairs = [[side] if isinstance(side, str | Path) else list(side) for side in (even, odd)]
+    tilts, tilt_range, tilt_axis, flip_tilts = geometry
+    return resolve_inputs(
+        listed,
+        even=pairs[0],
+        odd=pairs[1],
+        tilts=tilts,
+        tilt_range=tilt_range,
+        tilt_axis=tilt_axis,
+        flip_tilts=flip_tilts,
+    )
+
+
+def _paths(item: TomogramInput, output: Path, count: int, *, halves: bool) -> tuple[Path, ...]:
+    """Output files of one tomogram: the mean, then the halves."""
+    if output.suffix.lower() in MRC_SUFFIXES:
+        if count > 1:
+            raise InputError(output, f"one file for {count} tomograms", "give a folder")
+        mean = output
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        mean = output / f"{item.name}_restored.mrc"
+    if not halves or not item.has_halves:
+        return (mean,)
+    return (mean, *(mean.with_name(f"{mean.stem}_{half}{mean.suffix}") for half in ("even", "odd")))
+
+
+def _check_paths(item: TomogramInput, paths: Sequence[Path], *, overwrite: bool) -> None:
+    for path in paths:
+        if not path.exists():
+            continue
+        if any(path.samefile(source) for source in item.paths):
+            raise InputError(path, "is an input as well", "write to another file")
+        if not overwrite:
+            raise InputError(path, "exists", "give --overwrite or another output")
+
+
+def _label(model: Any) -> str:
+    """Line for the header's labels: who wrote it, with which weights."""
+    try:
+        ours = version("cryoaae")
+    except PackageNotFoundError:
+        ours = "unknown"
+    return f"cryoaae {ours} restore, model {digest(dict(model.state_dict()))[:16]}"
+
+
+def _restore_item(
+    item: TomogramInput,
+    paths: tuple[Path, ...],
+    model: Any,
+    options: RestoreOptions,
+    progress: Progress,
+    *,
+    overwrite: bool,
+    dtype: str,
+    opening: dict[str, Any],
+) -> RestoreResult:
+    tomogram = open_tomogram(item, **opening)
+    volumes = [v for v in (tomogram.even, tomogram.odd, tomogram.single) if v is not None]
+    like, shape = volumes[0], volumes[0].shape
+    check_voxel_size(like.voxel_size_angstrom, model, like.source or item.name, allow_scale=options.allow_scale)
+    plan = plan_restoration(shape, model, replace(options, halves=len(paths) > 1))
+    folder, voxels = paths[0].resolve().parent, int(np.prod(shape))
+    written = voxels * np.dtype(dtype).itemsize * len(paths)
+    preflight(plan.memory_bytes, plan.disk_bytes + written, folder)
+    with ExitStack() as stack:
+        facts = {"like": like, "dtype": dtype, "label": _label(model), "overwrite": overwrite}
+        arrays = [stack.enter_context(create_volume(path, shape, **facts)) for path in paths]
+        progress.start(f"restoring {item.name}", float(voxels), "voxels")
+        seconds, network = restore_volumes(
+            volumes,
+            Outputs(arrays[0], arrays[1:]),
+            model,
+            plan,
+            options,
+            wedge=tomogram.wedge,
+            scratch=Scratch(folder),
+            progress=progress,
+        )
+        for volume in volumes:
+            assert_unchanged(volume)
+    progress.finish()
+    return RestoreResult(item.name, paths, seconds, voxels / seconds, network / seconds, plan.tile)
