@@ -45,6 +45,7 @@ class Resolution:
     bound: str = ""
 
     def __str__(self) -> str:
+        """Write as a table does: "55.3", "< 21" or "-"."""
         if math.isnan(self.angstrom):
             return "-"
         sign = {"better than": "< ", "worse than": "> "}.get(self.bound, "")

@@ -47,11 +47,13 @@ class NullInput:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Size (z, y, x) in voxels."""
         z, y, x = self.mean.shape
         return int(z), int(y), int(x)
 
     @property
     def has_halves(self) -> bool:
+        """Whether both halves are there."""
         return self.even is not None and self.odd is not None
 
     @cached_property

@@ -61,6 +61,7 @@ class TiltGeometry:
 
     @property
     def wedge(self) -> MissingWedge:
+        """The wedge of this geometry, as a range."""
         return MissingWedge(self.tilt_range_deg, tilt_axis_deg=self.tilt_axis_deg)
 
 

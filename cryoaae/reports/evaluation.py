@@ -14,8 +14,8 @@ from cryoaae.reports.style import png
 REGION_NOTE = (
     "Missing wedge: coefficients at least three Fourier voxels inside it. Measured: at least one inside the "
     "measured part. The zone between counts for neither. Power over explained: power in the wedge divided by "
-    "what agrees with the truth (1: all of it is explained; more: invented). Clip + put back: nothing below the "
-    "background, what was measured stays, 30 rounds."
+    "what agrees with the truth (1: all of it is explained; more: invented). Clip + put back: nothing below "
+    "the background, what was measured stays, 30 rounds."
 )
 
 
@@ -54,8 +54,8 @@ def score_table(rows: Sequence[Mapping[str, Any]], voxel_size_angstrom: float) -
     """The table of restoration, nulls and oracle."""
     coarse, fine = (f"{voxel_size_angstrom / freq:.3g}" for freq in (0.08, 0.16))
     header = [
-        "", "correlation, all voxels", "in the wedge", f"> {coarse} Å", f"{coarse}–{fine} Å", "power / explained",
-        "measured region", "gain, coarse", "wedge 0.5 (Å)", "measured 0.5 (Å)", "measured 0.143 (Å)",
+        "", "correlation, all voxels", "in the wedge", f"> {coarse} Å", f"{coarse}–{fine} Å",
+        "power / explained", "measured region", "gain, coarse", "wedge 0.5 (Å)", "measured 0.5 (Å)", "measured 0.143 (Å)",
     ]  # fmt: skip
     return ReportTable(header, [_score_row(row) for row in rows], REGION_NOTE)
 
@@ -98,12 +98,16 @@ def resolution_text(value: Mapping[str, Any]) -> str:
 def plain_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The main columns as lines of text, for a terminal."""
     names = ["", "cc", "wedge", "low", "mid", "seen", "res. wedge", "res. seen"]
-    lines = [f"{names[0]:<36}" + "".join(f"{n:>8}" for n in names[1:6]) + "".join(f"{n:>12}" for n in names[6:])]
+    lines = [
+        f"{names[0]:<36}" + "".join(f"{n:>8}" for n in names[1:6]) + "".join(f"{n:>12}" for n in names[6:])
+    ]
     for row in rows:
         cells = _score_row(row).cells
         values = [cells[i] for i in (1, 2, 3, 4, 6)]
         last = [f"{cells[i]}{' Å' if cells[i] != '–' else ''}" for i in (8, 9)]
-        lines.append(f"{cells[0]:<36}" + "".join(f"{v:>8}" for v in values) + "".join(f"{v:>12}" for v in last))
+        lines.append(
+            f"{cells[0]:<36}" + "".join(f"{v:>8}" for v in values) + "".join(f"{v:>12}" for v in last)
+        )
     return "\n".join(lines)
 
 
@@ -120,8 +124,14 @@ def evaluation_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -
     sections = [
         ReportSection(
             "What changed",
-            ["Central slices through the volume; every column has its own grey levels, since noise and units differ."],
-            [ReportFigure(figures["slices"], "Top: xy, along the beam. Bottom: xz, where the missing wedge smears.", "slices")],
+            ["Central slices; every column has its own grey levels, since noise and units differ."],
+            [
+                ReportFigure(
+                    figures["slices"],
+                    "Top: xy, seen along the beam. Bottom: xz, beam upwards, where the wedge smears.",
+                    "slices",
+                )
+            ],
         ),
         ReportSection(
             "Where the information lies",
@@ -129,7 +139,7 @@ def evaluation_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -
             [
                 ReportFigure(
                     figures["spectra"],
-                    "Power spectra (logarithmic) seen along the tilt axis. Dashed: the ends of the tilt range; "
+                    "Power spectra (logarithmic) seen along the tilt axis. Dashed: ends of the tilt range; "
                     "between them, above and below, nothing was measured.",
                     "power spectra",
                 )
@@ -140,7 +150,7 @@ def evaluation_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -
         sections.append(_truth_section(result, figures["fsc"]))
     for part, heading in (("structure", "Structure alone"), ("background", "Random background alone")):
         if result.get(part):
-            note = "The same volumes against this part of the truth. A random background cannot be predicted in the wedge."
+            note = "Against this part of the truth. A random background cannot be predicted in the wedge."
             sections.append(
                 ReportSection(heading, [note], (), [score_table(result[part], result["voxel_size_angstrom"])])
             )
@@ -164,7 +174,9 @@ def _subtitle(result: Mapping[str, Any]) -> str:
 
 
 def _truth_section(result: Mapping[str, Any], fsc_png: bytes) -> ReportSection:
-    caption = "Correlation with the truth, shell by shell. Higher is better; the thick line is the restoration."
+    caption = (
+        "Correlation with the truth, shell by shell. Higher is better; the thick line is the restoration."
+    )
     return ReportSection(
         "Against the truth",
         result["sentences"],
@@ -175,12 +187,17 @@ def _truth_section(result: Mapping[str, Any], fsc_png: bytes) -> ReportSection:
 
 def _halves_section(result: Mapping[str, Any], halves_png: bytes) -> ReportSection:
     halves = result["halves"]
-    rows = [ReportRow([c["title"], number(c["correlation"]), number(c["share_of_ceiling"])]) for c in halves["bands"]]
+    rows = [
+        ReportRow([c["title"], number(c["correlation"]), number(c["share_of_ceiling"])])
+        for c in halves["bands"]
+    ]
     caption = (
         "A restored half against the other raw half, where data were measured. The other half's noise is "
         "independent, so nothing invented can help; its noise also sets the ceiling."
     )
-    table = ReportTable(["", "correlation", "share of the ceiling (estimated correlation with the structure)"], rows)
+    table = ReportTable(
+        ["", "correlation", "share of the ceiling (estimated correlation with the structure)"], rows
+    )
     return ReportSection(
         "Against the other half", halves["sentences"], [ReportFigure(halves_png, caption, "halves")], [table]
     )

@@ -49,7 +49,9 @@ def show_slice(
     scale_bar(axes, (rows, columns), voxel_size_angstrom)
 
 
-def slices_figure(panels: Panels, voxel_size_angstrom: float, *, planes: Sequence[str] = ("xy", "xz")) -> Figure:
+def slices_figure(
+    panels: Panels, voxel_size_angstrom: float, *, planes: Sequence[str] = ("xy", "xz")
+) -> Figure:
     """Central slices of several volumes side by side, one row a plane.
 
     Parameters
@@ -78,8 +80,7 @@ def slices_figure(panels: Panels, voxel_size_angstrom: float, *, planes: Sequenc
             if row == 0:
                 axes.set_title(title, fontsize=11, color=INK, fontweight="bold")
             if column == 0:
-                note = {"xy": "xy slice", "xz": "xz slice (beam: up)", "zy": "zy slice (beam: right)"}[plane]
-                axes.set_ylabel(note, fontsize=10, color=INK)
+                axes.set_ylabel(plane, fontsize=11, color=INK, fontweight="bold")
     return figure
 
 
@@ -127,16 +128,25 @@ def draw_wedge(axes: Axes, wedge: MissingWedge, *, freq_max: float = 0.5) -> Non
         angle = math.radians(sign * tilt)
         reach = freq_max / max(abs(math.cos(angle)), abs(math.sin(angle)), 1e-9)
         dx, dz = reach * math.cos(angle), reach * math.sin(angle)
-        axes.plot([-dx, dx], [-dz, dz], color=colour, linewidth=1.6, linestyle=(0, (5, 3)), label=f"{tilt:+.1f}°")
+        axes.plot(
+            [-dx, dx], [-dz, dz], color=colour, linewidth=1.6, linestyle=(0, (5, 3)), label=f"{tilt:+.1f}°"
+        )
 
 
-def show_spectrum(axes: Axes, volume: NDArray[Any], wedge: MissingWedge | None, voxel_size_angstrom: float) -> None:
+def show_spectrum(
+    axes: Axes, volume: NDArray[Any], wedge: MissingWedge | None, voxel_size_angstrom: float
+) -> None:
     """Draw the power spectrum seen along the tilt axis, with the wedge over it."""
     axis_deg = wedge.tilt_axis_deg if wedge else 0.0
     image = spectrum_image(volume, axis_deg)
     low, high = np.percentile(image, (3, 99.7))
     axes.imshow(
-        image, cmap="magma", vmin=low, vmax=high, origin="lower", extent=(-0.5, 0.5, -0.5, 0.5),
+        image,
+        cmap="magma",
+        vmin=low,
+        vmax=high,
+        origin="lower",
+        extent=(-0.5, 0.5, -0.5, 0.5),
         interpolation="nearest",
     )
     axes.set_xlim(-0.5, 0.5)
@@ -167,8 +177,15 @@ def spectra_figure(panels: Panels, wedge: MissingWedge, voxel_size_angstrom: flo
 def _resolution_axis(axes: Axes, sfreq_max: float) -> None:
     """Label a frequency axis by resolution, which is what people quote."""
     best = 1 / sfreq_max
-    nice = [r for s in (1, 10, 100, 1000) for r in (1 * s, 1.5 * s, 2 * s, 2.5 * s, 3 * s, 4 * s, 5 * s, 7 * s) if best <= r <= 40 * best]
-    ticks = [r for i, r in enumerate(sorted(nice)) if i == 0 or 1 / sorted(nice)[i - 1] - 1 / r > sfreq_max / 12]
+    nice = [
+        r
+        for s in (1, 10, 100, 1000)
+        for r in (1 * s, 1.5 * s, 2 * s, 2.5 * s, 3 * s, 4 * s, 5 * s, 7 * s)
+        if best <= r <= 40 * best
+    ]
+    ticks = [
+        r for i, r in enumerate(sorted(nice)) if i == 0 or 1 / sorted(nice)[i - 1] - 1 / r > sfreq_max / 12
+    ]
     axes.set_xticks([1 / r for r in ticks], [f"{r:g}" for r in ticks])
     axes.set_xlim(0, sfreq_max)
     axes.set_xlabel("resolution (Å)", fontsize=10, color=INK)
@@ -178,7 +195,13 @@ def _thresholds(axes: Axes) -> None:
     for value in (0.5, 0.143):
         axes.axhline(value, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
         axes.text(
-            1.0, value, f"{value:g}", fontsize=8, color=FAINT, va="bottom", ha="right",
+            1.0,
+            value,
+            f"{value:g}",
+            fontsize=8,
+            color=FAINT,
+            va="bottom",
+            ha="right",
             transform=axes.get_yaxis_transform(),
         )
     axes.axhline(0, color=FAINT, linewidth=0.8)
@@ -214,7 +237,9 @@ def fsc_figure(
         _resolution_axis(axes, float(sfreq_per_angstrom[-1]))
     row[0].set_ylabel("Fourier shell correlation", fontsize=10, color=INK)
     handles, labels = row[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=9, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=9, frameon=False
+    )
     return figure
 
 

@@ -22,6 +22,7 @@ class ReportFigure:
 
     @property
     def base64(self) -> str:
+        """The PNG as text, for a data URI."""
         return base64.b64encode(self.png).decode("ascii")
 
 

@@ -79,7 +79,9 @@ def _draw_profile(axes: Axes, geometry: TiltGeometry | None, stated: MissingWedg
     axes.axvspan(-90, lo, color="#eef1f4", zorder=0)
     axes.axvspan(hi, 90, color="#eef1f4", zorder=0, label="missing wedge, estimated")
     for value, colour in ((lo, COLOURS[1]), (hi, COLOURS[4])):
-        axes.axvline(value, color=colour, linewidth=1.8, linestyle=(0, (5, 3)), label=f"estimated: {value:+.1f}°")
+        axes.axvline(
+            value, color=colour, linewidth=1.8, linestyle=(0, (5, 3)), label=f"estimated: {value:+.1f}°"
+        )
     if stated is not None:
         low, high = stated.tilt_range_deg
         ends = (-high, -low) if stated.flipped else (low, high)

@@ -31,7 +31,11 @@ Block = tuple[slice, slice, slice]
 DENSITY_SIGN = {"auto": 0.0, "bright": 1.0, "dark": -1.0}
 VOXEL_TOLERANCE = 0.1
 # Files of a simulated data set that stand beside its truth.mrc.
-BESIDE_TRUTH = {"structure": "truth_structure.mrc", "background": "truth_background.mrc", "oracle": "noiseless.mrc"}
+BESIDE_TRUTH = {
+    "structure": "truth_structure.mrc",
+    "background": "truth_background.mrc",
+    "oracle": "noiseless.mrc",
+}
 TITLES = {
     "restored": "Restored",
     "oracle": "Noise-free, wedge empty (oracle)",
@@ -186,7 +190,9 @@ def _read(
         is_file = volume.source is not None and first.source is not None
         ratio = volume.voxel_size_angstrom / first.voxel_size_angstrom
         if is_file and abs(ratio - 1) > VOXEL_TOLERANCE:
-            problem = f"voxel {volume.voxel_size_angstrom:g} A, but {name} has {first.voxel_size_angstrom:g} A"
+            problem = (
+                f"voxel {volume.voxel_size_angstrom:g} A, but {name} has {first.voxel_size_angstrom:g} A"
+            )
             raise InputError(label, problem, "give the right one with --voxel-size")
         read[key] = _tensor(volume, block)
     return _Volumes(_tensor(first, block), first.voxel_size_angstrom, name, read)
@@ -342,8 +348,8 @@ def _verdict(result: Mapping[str, Any]) -> str:
     if rows and best:
         beats = "better than" if result["beats_best_null_in_wedge"] else "NOT better than"
         return (
-            f"In the missing wedge the restoration correlates {_wedge_fcc(rows[0]):.3f} with the truth: {beats} "
-            f"the best method without a network, {best['fcc']:.3f} ({best['title']})."
+            f"In the missing wedge the restoration correlates {_wedge_fcc(rows[0]):.3f} with the truth: "
+            f"{beats} the best method without a network, {best['fcc']:.3f} ({best['title']})."
         )
     if rows:
         return f"In the missing wedge the restoration correlates {_wedge_fcc(rows[0]):.3f} with the truth."

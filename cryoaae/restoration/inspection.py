@@ -31,8 +31,8 @@ MAX_BLOCK_VOXELS = 160
 MIN_BLOCK_VOXELS = 24
 TOLERANCE_DEG = 5.0
 SIGN_CONVENTION = (
-    "the projection at tilt t measures the plane through the tilt axis with direction (kx, kz) = (cos t, -sin t), "
-    "so an edge seen at angle a in the xz spectrum is tilt -a"
+    "the projection at tilt t measures the plane through the tilt axis with direction "
+    "(kx, kz) = (cos t, -sin t), so an edge seen at angle a in the xz spectrum is tilt -a"
 )
 VOLUME_SUFFIXES = {".mrc", ".rec", ".map", ".ali", ".st", ".mrcs", ".ccp4"}
 TILT_SUFFIXES = {".tlt", ".rawtlt"}
@@ -83,7 +83,9 @@ def inspect(
     }
     if suffix not in readers:
         known = " ".join(sorted(VOLUME_SUFFIXES | readers.keys()))
-        raise InputError(path, f"no known kind of file ({suffix or 'no suffix'})", f"known: {known}, run folders")
+        raise InputError(
+            path, f"no known kind of file ({suffix or 'no suffix'})", f"known: {known}, run folders"
+        )
     return readers[suffix](path)
 
 
@@ -100,7 +102,12 @@ def _inspect_file(
         folder = Path(output)
         folder.mkdir(parents=True, exist_ok=True)
         figure = inspection_figure(
-            block, volume.voxel_size_angstrom, geometry, stated, title=path.name, facts=result["sentences"][:3]
+            block,
+            volume.voxel_size_angstrom,
+            geometry,
+            stated,
+            title=path.name,
+            facts=result["sentences"][:3],
         )
         result["figure"] = str(folder / f"{path.stem}_inspect.png")
         write_bytes(Path(result["figure"]), png(figure))
@@ -152,7 +159,9 @@ def describe_volume(
 def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(_is_plain(item) for item in value)
-    return isinstance(value, (str, int, float, bool)) and not (isinstance(value, float) and not math.isfinite(value))
+    return isinstance(value, (str, int, float, bool)) and not (
+        isinstance(value, float) and not math.isfinite(value)
+    )
 
 
 def _statistics(volume: Volume) -> dict[str, Any]:
@@ -200,7 +209,10 @@ def _axis_name(axis_deg: float) -> str:
 def _sentences(volume: Volume, statistics: dict[str, Any], geometry: TiltGeometry | None) -> list[str]:
     z, y, x = volume.shape
     size = " x ".join(f"{n * volume.voxel_size_angstrom / 10:.0f}" for n in (x, y, z))
-    lines = [f"{x} x {y} x {z} voxels (x y z) of {volume.voxel_size_angstrom:.4g} A: {size} nm, {volume.data.dtype}"]
+    lines = [
+        f"{x} x {y} x {z} voxels (x y z) of {volume.voxel_size_angstrom:.4g} A: {size} nm, "
+        f"{volume.data.dtype}"
+    ]
     if statistics["mean"] is not None:
         lines.append("mean {mean:.4g}, std {std:.4g}, from {min:.4g} to {max:.4g}".format(**statistics))
     if geometry is None:
@@ -212,7 +224,7 @@ def _sentences(volume: Volume, statistics: dict[str, Any], geometry: TiltGeometr
     )
     lines.append(f"sign: {SIGN_CONVENTION}")
     if geometry.floor > 0.1:
-        lines.append(f"the wedge is not empty ({100 * geometry.floor:.0f} % of the measured power): filtered or restored?")
+        lines.append(f"the wedge is not empty ({100 * geometry.floor:.0f} % of the power inside): restored?")
     return lines
 
 
@@ -234,7 +246,7 @@ def compare_with_stated(geometry: TiltGeometry, stated: MissingWedge) -> list[st
     seen = f"{seen_lo:.1f} to {seen_hi:.1f}"
     if off(-hi, -lo) <= TOLERANCE_DEG:
         remedy = "drop --flip-tilts" if stated.flipped else "use --flip-tilts"
-        return [f"stated tilts {said} degrees have the opposite sign to the spectrum ({seen} about this axis); {remedy}"]
+        return [f"stated tilts {said} degrees have the opposite sign to the spectrum ({seen}); {remedy}"]
     return [f"stated tilts {said} degrees, but the spectrum shows {seen}; check --tilts or --tilt-range"]
 
 
@@ -260,7 +272,11 @@ def _inspect_tilts(path: Path) -> dict[str, Any]:
     steps = np.diff(tilts)
     step = float(np.median(steps)) if steps.size else 0.0
     lines = [f"{len(tilts)} tilts from {tilts[0]:g} to {tilts[-1]:g} degrees, typically {step:g} apart"]
-    warnings = [f"gap of {gap:g} degrees after {at:g}" for at, gap in zip(tilts, steps, strict=False) if gap > 2.5 * step]
+    warnings = [
+        f"gap of {gap:g} degrees after {at:g}"
+        for at, gap in zip(tilts, steps, strict=False)
+        if gap > 2.5 * step
+    ]
     return {"kind": "tilts", "path": str(path), "tilts_deg": tilts, "sentences": lines, "warnings": warnings}
 
 
@@ -276,7 +292,10 @@ def _inspect_weights(path: Path) -> dict[str, Any]:
 def _inspect_checkpoint(path: Path) -> dict[str, Any]:
     state = load_checkpoint(path)
     plain = {key: value for key, value in state.items() if _is_plain(value)}
-    lines = [f"checkpoint with {', '.join(sorted(state))}", *(f"{key}: {value}" for key, value in plain.items())]
+    lines = [
+        f"checkpoint with {', '.join(sorted(state))}",
+        *(f"{key}: {value}" for key, value in plain.items()),
+    ]
     return {"kind": "checkpoint", "path": str(path), **plain, "sentences": lines, "warnings": []}
 
 
@@ -287,7 +306,9 @@ def _inspect_run(path: Path) -> dict[str, Any]:
     try:
         run = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(record, f"cannot be read ({error})", "the run may have been cut off; see its log") from error
+        raise InputError(
+            record, f"cannot be read ({error})", "the run may have been cut off; see its log"
+        ) from error
     lines = [f"{key}: {run[key]}" for key in ("command", "state", "started", "finished") if key in run]
     weights = path / "model.safetensors"
     result: dict[str, Any] = {"kind": "run", "path": str(path), "run": run, "warnings": []}

@@ -121,7 +121,9 @@ def test_numbers_equal_the_reference_tool_on_phantom_a():
     meta = json.loads((folder / "meta.json").read_text())
     mean = (even + odd) / 2
     theirs = module.score_arrays(mean, truth, meta["lo"], meta["hi"])
-    ours = Scorer(torch.from_numpy(truth), MissingWedge((meta["lo"], meta["hi"])), 10.0).score(torch.from_numpy(mean))
+    ours = Scorer(torch.from_numpy(truth), MissingWedge((meta["lo"], meta["hi"])), 10.0).score(
+        torch.from_numpy(mean)
+    )
     seen, missing = (ours["regions"][r]["bands"] for r in ("seen", "missing"))
     assert ours["cc"] == pytest.approx(theirs["cc"], abs=1e-3)
     assert seen["band"]["fcc"] == pytest.approx(theirs["seen_fcc"], abs=1e-3)

@@ -111,7 +111,9 @@ def test_nulls_on_phantom_a_score_as_published_in_the_design():
     if not root or not (Path(root) / "phantoms" / "A").is_dir():
         pytest.skip("CRYOAAE_DATA with phantoms/A is not set")
     folder = Path(root) / "phantoms" / "A"
-    even, odd, truth = (torch.from_numpy(open_volume(folder / f"{n}.mrc").numpy()) for n in ("even", "odd", "truth"))
+    even, odd, truth = (
+        torch.from_numpy(open_volume(folder / f"{n}.mrc").numpy()) for n in ("even", "odd", "truth")
+    )
     wedge = MissingWedge((-60, 60))
     inputs = NullInput((even + odd) / 2, wedge, even, odd)
     scorer = Scorer(truth, wedge, 10.0)

@@ -9,7 +9,9 @@ from cryoaae.physics.fourier import irfft, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
 
 
-def wedged(wedge: MissingWedge, shape: tuple[int, int, int], ramp: float = 0.0, seed: int = 0) -> torch.Tensor:
+def wedged(
+    wedge: MissingWedge, shape: tuple[int, int, int], ramp: float = 0.0, seed: int = 0
+) -> torch.Tensor:
     """Falling spectrum, in `wedge`; `ramp` > 0 damps high tilts as SIRT does. Cut from a larger box."""
     large = tuple(n + 24 for n in shape)
     g = torch.Generator().manual_seed(seed)

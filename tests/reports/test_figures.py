@@ -72,7 +72,9 @@ def test_spectra_and_curves_are_drawn_without_warnings():
     assert pixels(spectra_figure([("before", volume())], wedge, 10.0)).std() > 0.05
     curve = [float("nan"), 1.0, 0.8, None, 0.1]
     regions = {"all": curve, "seen": curve, "missing": [None] * 5}
-    assert pixels(fsc_figure([0.005 * i for i in range(1, 6)], {"Restored": regions}, "Restored")).std() > 0.05
+    assert (
+        pixels(fsc_figure([0.005 * i for i in range(1, 6)], {"Restored": regions}, "Restored")).std() > 0.05
+    )
 
 
 def test_loss_figure_takes_missing_values_and_one_step():
@@ -89,6 +91,7 @@ def test_preview_takes_a_note():
 
 
 def test_the_modules_load_no_matplotlib():
-    code = "import cryoaae.reports.evaluation, cryoaae.reports.inspection, sys; print('matplotlib' in sys.modules)"
+    modules = "cryoaae.reports.evaluation, cryoaae.reports.inspection, cryoaae.reports.progress_figures"
+    code = f"import {modules}, sys; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

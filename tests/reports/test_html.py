@@ -7,8 +7,12 @@ from cryoaae.reports.html import Report, ReportFigure, ReportRow, ReportSection,
 
 
 def report() -> str:
-    table = ReportTable(["", "cc"], [ReportRow(["Restored", "0.73"], "strong"), ReportRow(["Input", "0.24"])], "note")
-    section = ReportSection("Heading", ["One sentence."], [ReportFigure(b"\x89PNG data", "caption", "alt")], [table])
+    table = ReportTable(
+        ["", "cc"], [ReportRow(["Restored", "0.73"], "strong"), ReportRow(["Input", "0.24"])], "note"
+    )
+    section = ReportSection(
+        "Heading", ["One sentence."], [ReportFigure(b"\x89PNG data", "caption", "alt")], [table]
+    )
     return Report("A <b>title</b>", "sub", Verdict("Good & done", "good"), [section], "foot").render()
 
 
@@ -23,7 +27,16 @@ def test_texts_are_escaped_and_all_there():
     html = report()
     assert "A &lt;b&gt;title&lt;/b&gt;" in html
     assert "<b>title" not in html
-    for text in ("Good &amp; done", "Heading", "One sentence.", "caption", "Restored", "0.73", "note", "foot"):
+    for text in (
+        "Good &amp; done",
+        "Heading",
+        "One sentence.",
+        "caption",
+        "Restored",
+        "0.73",
+        "note",
+        "foot",
+    ):
         assert text in html
     assert '<tr class="strong">' in html
 

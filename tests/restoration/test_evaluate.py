@@ -59,7 +59,9 @@ def test_without_truth_the_share_of_the_ceiling_estimates_the_correlation_with_s
     spoilt = [
         (torch.from_numpy(scene["truth"]) + s * torch.randn(SHAPE, generator=g)).numpy() for s in (0.15, 0.15)
     ]
-    result = evaluate(spoilt[0], even=scene["even"], odd=scene["odd"], halves=(spoilt[0], spoilt[1]), wedge=WEDGE)
+    result = evaluate(
+        spoilt[0], even=scene["even"], odd=scene["odd"], halves=(spoilt[0], spoilt[1]), wedge=WEDGE
+    )
     from cryoaae.metrics.fsc import region_masks
     from cryoaae.metrics.sectors import tapered
     from cryoaae.physics.fourier import multiplicity, radius, rfft
@@ -80,8 +82,8 @@ def test_files_are_found_and_everything_is_written(scene, tmp_path: Path):
     for name, data in (("out", "truth"), ("out_even", "even"), ("out_odd", "odd")):
         write_volume(tmp_path / f"{name}.mrc", scene[data], like=None, voxel_size_angstrom=10.0)
     result = evaluate(
-        tmp_path / "out.mrc", truth=tmp_path / "truth.mrc", even=tmp_path / "even.mrc", odd=tmp_path / "odd.mrc",
-        wedge=WEDGE, output=tmp_path / "report",
+        tmp_path / "out.mrc", truth=tmp_path / "truth.mrc",
+        even=tmp_path / "even.mrc", odd=tmp_path / "odd.mrc", wedge=WEDGE, output=tmp_path / "report",
     )  # fmt: skip
     assert result["rows"][-1]["kind"] == "oracle"
     assert len(result["halves"]["bands"]) == 2

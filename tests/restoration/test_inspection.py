@@ -113,7 +113,9 @@ def test_runs_are_described_and_a_cut_record_is_an_input_error(tmp_path: Path):
         inspect(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "problem"), [("nothing.mrc", "no such"), ("a.docx", "no known kind"), (".", "run")])
+@pytest.mark.parametrize(
+    ("name", "problem"), [("nothing.mrc", "no such"), ("a.docx", "no known kind"), (".", "run")]
+)
 def test_other_things_are_refused(tmp_path: Path, name, problem):
     (tmp_path / "a.docx").write_text("x")
     with pytest.raises(InputError, match=problem):
