@@ -113,7 +113,7 @@ def check_output(path: Path | str, inputs: Iterable[Path | str] = (), overwrite:
     """
     path = Path(path)
     for source in inputs:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             if os.path.samefile(path, source):
                 raise InputError(path, f"is also an input ({source})", "choose another output name")
     if path.is_dir():

@@ -97,8 +97,8 @@ class MrcHeader:
     @property
     def labels(self) -> tuple[str, ...]:
         raw = self.record["label"][: max(0, min(10, int(self.record["nlabl"])))]
-        texts = (bytes(label).decode("latin-1").rstrip("\0 ") for label in raw)
-        return tuple(text for text in texts if text)
+        texts = (bytes(label).decode("latin-1").rstrip("\0") for label in raw)
+        return tuple(text for text in texts if text.strip())
 
 
 def axes_to_zyx(map_axes: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -75,7 +75,8 @@ def create_volume(
     total = offset + math.prod(stored) * voxel.itemsize
 
     def check(part: Path) -> None:
-        found = parse_header(part, part.open("rb").read(HEADER_BYTES))
+        with part.open("rb") as stream:
+            found = parse_header(part, stream.read(HEADER_BYTES))
         if found.total_bytes != total or part.stat().st_size != total or found.shape_zyx != tuple(shape_zyx):
             raise CryoaaeError(f"{path}: the written file does not hold what was meant; nothing was changed")
 
