@@ -209,10 +209,8 @@ def _axis_name(axis_deg: float) -> str:
 def _sentences(volume: Volume, statistics: dict[str, Any], geometry: TiltGeometry | None) -> list[str]:
     z, y, x = volume.shape
     size = " x ".join(f"{n * volume.voxel_size_angstrom / 10:.0f}" for n in (x, y, z))
-    lines = [
-        f"{x} x {y} x {z} voxels (x y z) of {volume.voxel_size_angstrom:.4g} A: {size} nm, "
-        f"{volume.data.dtype}"
-    ]
+    voxel = f"{volume.voxel_size_angstrom:.4g} A"
+    lines = [f"{x} x {y} x {z} voxels (x y z) of {voxel}: {size} nm, {volume.data.dtype}"]
     if statistics["mean"] is not None:
         lines.append("mean {mean:.4g}, std {std:.4g}, from {min:.4g} to {max:.4g}".format(**statistics))
     if geometry is None:
