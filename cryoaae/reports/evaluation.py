@@ -55,7 +55,8 @@ def score_table(rows: Sequence[Mapping[str, Any]], voxel_size_angstrom: float) -
     coarse, fine = (f"{voxel_size_angstrom / freq:.3g}" for freq in (0.08, 0.16))
     header = [
         "", "correlation, all voxels", "in the wedge", f"> {coarse} Å", f"{coarse}–{fine} Å",
-        "power / explained", "measured region", "gain, coarse", "wedge 0.5 (Å)", "measured 0.5 (Å)", "measured 0.143 (Å)",
+        "power / explained", "measured region", "gain, coarse",
+        "wedge 0.5 (Å)", "measured 0.5 (Å)", "measured 0.143 (Å)",
     ]  # fmt: skip
     return ReportTable(header, [_score_row(row) for row in rows], REGION_NOTE)
 
