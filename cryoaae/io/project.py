@@ -14,7 +14,7 @@ from cryoaae.errors import InputError
 from cryoaae.io.mrc import open_volume
 from cryoaae.io.mrc_values import same_values
 from cryoaae.io.names import MAP_SUFFIXES, PACKED_SUFFIXES, match_name, side_of
-from cryoaae.io.tilts import TILT_SUFFIXES, check_tilt_range, read_tilts
+from cryoaae.io.tilts import TILT_SUFFIXES, check_tilt_range, parse_tilt_axis, read_tilts
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
@@ -66,7 +66,6 @@ class _Files:
     even: Path | None = None
     odd: Path | None = None
     single: Path | None = None
-    tilts: Path | None = None
 
     @property
     def folders(self) -> set[Path]:
@@ -196,26 +195,6 @@ def _refuse_same_file(even: Path, odd: Path) -> None:
             f"{even} and {odd}", "halves are not independent: they are the same file",
             "give both half maps, or one as single",
         )  # fmt: skip
-
-
-def parse_tilt_axis(axis: float | str) -> float:
-    """Tilt axis in degrees from y towards x, from "y", "x" or a number.
-
-    Raises
-    ------
-    InputError
-        When it is none of them.
-    """
-    named = {"y": 0.0, "x": 90.0}
-    if isinstance(axis, str) and axis.strip().lower() in named:
-        return named[axis.strip().lower()]
-    try:
-        value = float(axis)
-    except ValueError:
-        value = float("nan")
-    if not -360 <= value <= 360:
-        raise InputError("--tilt-axis", f"{axis!r} is not an axis", "give y, x or degrees from y towards x")
-    return value
 
 
 def _by_name(paths: Sequence[Path], option: str) -> dict[str, Path]:

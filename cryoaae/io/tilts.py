@@ -118,3 +118,23 @@ def check_tilt_range(lo: float, hi: float, source: str = "--tilt-range") -> None
         raise InputError(source, f"{text} looks like radians", "give degrees")
     if lo == -90 and hi == 90:
         log.warning("%s: tilt range -90 to 90 degrees leaves no wedge missing", source)
+
+
+def parse_tilt_axis(axis: float | str) -> float:
+    """Tilt axis in degrees from y towards x, from "y", "x" or a number.
+
+    Raises
+    ------
+    InputError
+        When it is none of them.
+    """
+    named = {"y": 0.0, "x": 90.0}
+    if isinstance(axis, str) and axis.strip().lower() in named:
+        return named[axis.strip().lower()]
+    try:
+        value = float(axis)
+    except ValueError:
+        value = float("nan")
+    if not -360 <= value <= 360:
+        raise InputError("--tilt-axis", f"{axis!r} is not an axis", "give y, x or degrees from y towards x")
+    return value

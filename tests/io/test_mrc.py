@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_golden_header_round_trip(tmp_path):
         assert written[-1].endswith("model 0123abcd")
         assert np.array_equal(b.data, a.data * 2)
         assert b.header.dmean == pytest.approx(float(b.data.mean()), rel=1e-4)
-    assert mrcfile.validate(tmp_path / "out.mrc", print_file=open(os.devnull, "w"))  # noqa: SIM115
+    assert mrcfile.validate(tmp_path / "out.mrc", print_file=io.StringIO())
 
 
 def test_label_list_stays_within_ten(tmp_path):

@@ -131,7 +131,8 @@ def test_a_folder_of_halves_is_not_taken_for_single_volumes(tmp_path):
 @pytest.mark.parametrize(
     ("lo", "hi", "message"),
     [
-        (60, -60, "reversed"), (-100, 60, "beyond 90"), (30, 30, "no width"), (float("nan"), 60, "not finite"),
+        (60, -60, "reversed"), (-100, 60, "beyond 90"), (30, 30, "no width"),
+        (float("nan"), 60, "not finite"),
         (-1.05, 1.05, "radians"),
     ],
 )  # fmt: skip
@@ -173,7 +174,8 @@ def test_rows_53_and_54_outputs(tmp_path):
         with pytest.raises(InputError, match="is also an input"):
             check_output(tmp_path / name, [source], overwrite=True)
     for name, message in (
-        ("old.mrc", "--overwrite"), ("none/x.mrc", "does not exist"), ("old.mrc/x.mrc", "is a file"), ("", "is a folder"),
+        ("old.mrc", "--overwrite"), ("none/x.mrc", "does not exist"), ("old.mrc/x.mrc", "is a file"),
+        ("", "is a folder"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             check_output(tmp_path / name, [source])
