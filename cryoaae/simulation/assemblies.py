@@ -22,6 +22,8 @@ DOMAIN_KILODALTON = (12.0, 36.0)
 MASS_RANGE_KILODALTON = (100.0, 3000.0)
 # Smallest blur of a residue: keeps the tail of the amplitude spectrum where real maps have it.
 RESIDUE_SIGMA_ANGSTROM = 4.0
+# Domains touch when their centres are this share of their radii's sum apart.
+CONTACT = 0.86
 POINT_GROUPS = ("C1", "C1", "C2", "C3", "C4", "C6", "C7", "D2", "D2", "D3", "D4", "D7", "T", "O", "I")
 
 Points = NDArray[np.float64]
@@ -154,12 +156,12 @@ def _touching(
     rng: np.random.Generator, centres: Points, radii: NDArray[np.float64], rotations: Rotation
 ) -> Points:
     """Move a subunit along a random ray towards the symmetry centre until its copies touch."""
-    copies = [r for r in rotations if r.magnitude() > 1e-6]
-    if not copies:
+    copies = rotations[rotations.magnitude() > 1e-6]
+    if len(copies) == 0:
         return centres
     # Along a symmetry axis the copies about it touch far from the others: of a few rays, the one
     # that brings all of them nearest keeps the assembly in one piece.
-    planar = all(abs(r.as_matrix()[2, 2] - 1) < 1e-9 for r in copies)
+    planar = bool((np.abs(copies.as_matrix()[:, 2, 2] - 1) < 1e-9).all())
     moved = []
     for _ in range(6):
         ray = rng.normal(size=3) * (1.0, 1.0, 0.0 if planar else 1.0)
@@ -167,15 +169,21 @@ def _touching(
     return min(moved, key=lambda points: float(np.linalg.norm(points, axis=1).max()))
 
 
-def _approach(ray: Points, centres: Points, radii: NDArray[np.float64], copies: list[Rotation]) -> Points:
-    """Slide a subunit inwards along a ray in steps of 2 angstrom until copies touch."""
-    limits = 0.86 * (radii[:, None] + radii[None])
-    distance, step = 2.5 * float(radii.sum() + np.linalg.norm(centres, axis=1).max()), 2.0
-    while distance > step:
-        moved = centres + ray * (distance - step)
-        if any((np.linalg.norm(moved[:, None] - r.apply(moved)[None], axis=2) < limits).any() for r in copies):
-            break
-        distance -= step
+def _approach(ray: Points, centres: Points, radii: NDArray[np.float64], copies: Rotation) -> Points:
+    """Slide a subunit inwards along a ray until its first contact with a copy.
+
+    At distance d domains i and j of a copy under R are a + d b apart, with a = c_i - R c_j and
+    b = ray - R ray: contact is the largest root of |a + d b|^2 = limit^2.
+    """
+    limits = CONTACT * (radii[:, None] + radii[None])
+    matrices = copies.as_matrix()  # (m, 3, 3)
+    a = centres[None, :, None] - np.einsum("mij,dj->mdi", matrices, centres)[:, None]  # (m, d, d, 3)
+    b = ray - matrices @ ray  # (m, 3)
+    square = (b**2).sum(axis=1)[:, None, None] + 1e-12
+    half_linear = np.einsum("mijk,mk->mij", a, b)
+    discriminant = half_linear**2 - square * ((a**2).sum(axis=-1) - limits**2)
+    roots = (-half_linear + np.sqrt(np.clip(discriminant, 0, None))) / square
+    distance = max(0.0, float(roots[discriminant > 0].max(initial=0.0)))
     return centres + ray * distance
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from cryoaae.errors import InputError
 from cryoaae.physics.resample import fourier_resample
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 Density = NDArray[np.float32]
 # Voxels count as inside a particle from this share of the bulk density.
 INSIDE = 0.3
+# What is fainter than this share of the peak is ringing or solvent.
+FAINT = 0.02
+# Blur before sampling more coarsely, in voxels of the coarse grid.
+BLUR_VOXEL = 0.45
 
 
 def density_from_map(data: Density, map_voxel_angstrom: float, voxel_size_angstrom: float) -> Density:
@@ -34,10 +39,13 @@ def density_from_map(data: Density, map_voxel_angstrom: float, voxel_size_angstr
     positive = np.clip(np.asarray(data, np.float32), 0, None)
     if not positive.any():
         raise ValueError("the map holds no positive density")
-    positive = _cropped(positive, 0.02 * float(positive.max()))
-    padded, new_shape = _padded_for(positive, voxel_size_angstrom / map_voxel_angstrom)
+    positive = _cropped(positive, FAINT * float(positive.max()))
+    ratio = voxel_size_angstrom / map_voxel_angstrom
+    padded, new_shape = _padded_for(positive, ratio)
+    if ratio > 1.02:  # cutting a sharp spectrum would ring far from the molecule
+        padded = np.asarray(gaussian_filter(padded, BLUR_VOXEL * ratio), np.float32)
     resampled = fourier_resample(torch.from_numpy(padded), new_shape).numpy()
-    resampled = np.clip(resampled, 0, None)
+    resampled[resampled < FAINT * resampled.max()] = 0
     bulk = resampled[resampled > INSIDE * resampled.max()]
     return np.asarray(resampled / bulk.mean(), np.float32)
 
