@@ -1,0 +1,1 @@
+"""Simulated tomograms with known truth, made by projection and weighted back-projection."""

@@ -162,11 +162,12 @@ def _touching(
     # Along a symmetry axis the copies about it touch far from the others: of a few rays, the one
     # that brings all of them nearest keeps the assembly in one piece.
     planar = bool((np.abs(copies.as_matrix()[:, 2, 2] - 1) < 1e-9).all())
-    moved = []
+    moved: list[Points] = []
     for _ in range(6):
         ray = rng.normal(size=3) * (1.0, 1.0, 0.0 if planar else 1.0)
         moved.append(_approach(ray / np.linalg.norm(ray), centres, radii, copies))
-    return min(moved, key=lambda points: float(np.linalg.norm(points, axis=1).max()))
+    reach = [float(np.linalg.norm(points, axis=1).max()) for points in moved]
+    return moved[int(np.argmin(reach))]
 
 
 def _approach(ray: Points, centres: Points, radii: NDArray[np.float64], copies: Rotation) -> Points:

@@ -288,7 +288,8 @@ def _read_structure(path: Path) -> gemmi.Structure:
     try:
         return gemmi.read_structure(str(path))
     except (RuntimeError, ValueError) as error:
-        raise InputError(path, f"not a readable atomic model ({error})", "give a PDB or mmCIF file") from error
+        problem = f"not a readable atomic model ({error})"
+        raise InputError(path, problem, "give a PDB or mmCIF file") from error
 
 
 def _check(
@@ -302,18 +303,19 @@ def _check(
 ) -> None:
     """Refuse options that make no tomogram."""
     low, high = tilt_range_deg
+    above = "give a number above 0"
     rules = [
-        ("--shape", min(shape_zyx) >= MINIMUM_SIZE, f"{tuple(shape_zyx)} is too small", f"use {MINIMUM_SIZE} voxels or more"),
-        ("--voxel-size", 0 < voxel_size_angstrom < 1000, f"{voxel_size_angstrom} is no voxel size", "give angstrom above 0"),
-        ("--tilt-range", -90 < low < high < 90, f"{low} to {high} is no tilt range", "give low and high within -90 to 90"),
-        ("--tilt-step", tilt_step_deg > 0, f"{tilt_step_deg} is no step", "give degrees above 0"),
-        ("--snr", 0 < snr < float("inf"), f"{snr} is no signal-to-noise ratio", "give a number above 0"),
-        ("--defocus", 0 <= defocus_um < 100, f"{defocus_um} is no defocus", "give micrometres of underfocus, 0 for none"),
-        ("--count", count is None or count >= 0, f"{count} is no number of particles", "give 0 or more"),
+        ("--shape", min(shape_zyx) >= MINIMUM_SIZE, shape_zyx, f"use {MINIMUM_SIZE} voxels or more each way"),
+        ("--voxel-size", 0 < voxel_size_angstrom < 1000, voxel_size_angstrom, "give angstrom above 0"),
+        ("--tilt-range", -90 < low < high < 90, tilt_range_deg, "give low and high within -90 to 90"),
+        ("--tilt-step", tilt_step_deg > 0, tilt_step_deg, above),
+        ("--snr", 0 < snr < float("inf"), snr, above),
+        ("--defocus", 0 <= defocus_um < 100, defocus_um, "give micrometres of underfocus, 0 for none"),
+        ("--count", count is None or count >= 0, count, "give 0 or more"),
     ]
-    for option, good, problem, remedy in rules:
+    for option, good, value, remedy in rules:
         if not good:
-            raise InputError(option, problem, remedy)
+            raise InputError(option, f"{value} makes no tomogram", remedy)
 
 
 def _step(progress: SimulationProgress | None, task: str, total: float) -> None:

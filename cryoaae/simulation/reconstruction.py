@@ -41,7 +41,8 @@ def ramp_filter(samples: int) -> Tensor:
     odd = n.long() % 2 == 1
     kernel = torch.where(odd, -1.0 / (math.pi * n.clamp(min=1)) ** 2, torch.zeros_like(n))
     kernel[0] = 0.25
-    return torch.fft.rfft(kernel).real.float()
+    transfer: Tensor = torch.fft.rfft(kernel).real.float()
+    return transfer
 
 
 class BackProjector:
@@ -81,7 +82,7 @@ class BackProjector:
         """Ramp-filtered columns on the finer line, (width * OVERSAMPLING, y)."""
         spectrum = torch.fft.rfft(image, n=self._padded, dim=0) * self._ramp[:, None]
         spectrum[-1] = 0  # Nyquist has no unique place on a finer grid
-        fine = torch.fft.irfft(spectrum, n=self._padded * OVERSAMPLING, dim=0) * OVERSAMPLING
+        fine: Tensor = torch.fft.irfft(spectrum, n=self._padded * OVERSAMPLING, dim=0) * OVERSAMPLING
         return fine[: self.width * OVERSAMPLING]
 
     def volume(self) -> Tensor:

@@ -35,7 +35,8 @@ def bilayer(distance_angstrom: Density, voxel_size_angstrom: float) -> Density:
     )
     core = np.exp(-0.5 * (distance_angstrom / sigma) ** 2)
     # Coarse voxels blur the leaflets: their integral is kept.
-    return np.asarray(HEAD_SIGMA_ANGSTROM / sigma * (HEAD_CONTRAST * heads + CORE_CONTRAST * core), np.float32)
+    profile = HEAD_SIGMA_ANGSTROM / sigma * (HEAD_CONTRAST * heads + CORE_CONTRAST * core)
+    return np.asarray(profile, np.float32)
 
 
 def _grids(shape_zyx: Sequence[int]) -> tuple[Density, Density, Density]:
@@ -80,7 +81,8 @@ def draw_sheet(
     """Draw a steep, gently bent bilayer that crosses the whole depth and height."""
     z, y, x = _grids(shape_zyx)
     azimuth, slant = rng.uniform(-0.6, 0.6), rng.uniform(-0.7, 0.7)
-    normal = np.array([math.sin(slant), math.cos(slant) * math.sin(azimuth), math.cos(slant) * math.cos(azimuth)])
+    flat = math.cos(slant)
+    normal = np.array([math.sin(slant), flat * math.sin(azimuth), flat * math.cos(azimuth)])
     along = y * math.cos(azimuth) - (x - centre_x) * math.sin(azimuth)
     wave = 2 * math.pi * voxel_size_angstrom / rng.uniform(1500, 3000)
     bend = rng.uniform(15, 50) / voxel_size_angstrom * np.sin(wave * along + rng.uniform(0, 2 * math.pi))

@@ -44,7 +44,8 @@ class Species:
         """Blurred density on a cube with room to rotate, as spline coefficients."""
         reach = 1 + max(n - n // 2 for n in self.density.shape) + 2
         room = [(reach - n // 2, reach - (n - n // 2)) for n in self.density.shape]
-        return np.asarray(spline_filter(gaussian_filter(np.pad(self.density, room), SOFTNESS_VOXEL)), np.float32)
+        blurred = gaussian_filter(np.pad(self.density, room), SOFTNESS_VOXEL)
+        return np.asarray(spline_filter(blurred), np.float32)
 
 
 @dataclass(frozen=True)

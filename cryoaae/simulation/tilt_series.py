@@ -85,7 +85,8 @@ def _inverse_splat_blur(fine: int) -> Tensor:
 def _bin_columns(image: Tensor, correction: Tensor, width: int) -> Tensor:
     """Cut an oversampled image (fine u, y) to the detector's band: (width, y)."""
     spectrum = torch.fft.rfft(image, dim=0) * correction[:, None]
-    return torch.fft.irfft(spectrum[: width // 2 + 1], n=width, dim=0)
+    binned: Tensor = torch.fft.irfft(spectrum[: width // 2 + 1], n=width, dim=0)
+    return binned
 
 
 def phase_flipped_ctf(shape: Sequence[int], voxel_size_angstrom: float, defocus_um: float) -> Tensor:
@@ -107,7 +108,8 @@ def phase_flipped_ctf(shape: Sequence[int], voxel_size_angstrom: float, defocus_
 
 def apply_ctf(image: Tensor, transfer: Tensor) -> Tensor:
     """Multiply an image (u, y) by a transfer function on its half spectrum."""
-    return torch.fft.irfft2(torch.fft.rfft2(image) * transfer, s=image.shape)
+    out: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * transfer, s=image.shape)
+    return out
 
 
 def noise_power(shape: Sequence[int]) -> Tensor:

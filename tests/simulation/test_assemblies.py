@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def amplitude_spectrum(density: np.ndarray, voxel_size_angstrom: float) -> np.nd
     box[:z, :y, :x] = torch.from_numpy(density)
     power = rfft(box).abs().square().numpy()
     sfreq = radius(box.shape).numpy() / voxel_size_angstrom
-    edges = zip(BANDS_PER_ANGSTROM[:-1], BANDS_PER_ANGSTROM[1:], strict=True)
+    edges = itertools.pairwise(BANDS_PER_ANGSTROM)
     rms = np.array([np.sqrt(power[(sfreq >= low) & (sfreq < high)].mean()) for low, high in edges])
     return rms / np.exp(np.log(rms).mean())
 
