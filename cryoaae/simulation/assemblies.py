@@ -133,7 +133,7 @@ def _domain_masses(rng: np.random.Generator, subunit_kilodalton: float) -> NDArr
     """Masses of the domains of one subunit, summing to it."""
     count = max(1, round(subunit_kilodalton / float(rng.uniform(*DOMAIN_KILODALTON))))
     share = rng.uniform(0.5, 1.5, count)
-    return share / share.sum() * subunit_kilodalton
+    return np.asarray(share / share.sum() * subunit_kilodalton)
 
 
 def _packed_centres(rng: np.random.Generator, radii: NDArray[np.float64]) -> Points:

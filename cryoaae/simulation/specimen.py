@@ -30,7 +30,7 @@ CROWDING = 0.12
 SOFTNESS_VOXEL = 0.6
 BACKGROUND_STD = 0.16
 BACKGROUND_CORRELATION_ANGSTROM = 16.0
-TRIES, OBJECT_TRIES = 25, 8
+TRIES, FLANK_TRIES = 25, 6
 
 
 @dataclass(frozen=True)
@@ -242,13 +242,14 @@ def _add_objects(
         if stop > start:
             ranges += [(start, stop)] * round(count * flanks)
     for x_range in ranges:
-        for _ in range(OBJECT_TRIES):
+        inside = x_range == (low, low + width)
+        for _ in range(TRIES if inside else FLANK_TRIES):
             density = draw(rng, shape, int(rng.integers(*x_range)), voxel_size_angstrom)
             mask = np.abs(density) > OCCUPIED
             if mask.any() and not (mask & specimen.occupied).any():
                 specimen.structure += density
                 specimen.occupied |= mask
-                specimen.objects[name] = specimen.objects.get(name, 0) + (x_range == (low, low + width))
+                specimen.objects[name] = specimen.objects.get(name, 0) + inside
                 break
 
 

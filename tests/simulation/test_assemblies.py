@@ -54,7 +54,7 @@ def test_spectra_lie_within_a_factor_two_of_real_maps() -> None:
     assert len(real) >= 10
     made = [np.log(amplitude_spectrum(a.density(10.0), 10.0)) for a in assemblies(24)]
     ratio = np.exp(np.mean(made, axis=0) - np.mean(real, axis=0))
-    assert (ratio > 0.6).all() and (ratio < 1.6).all(), ratio
+    assert np.abs(np.log(ratio)).max() < np.log(1.6), ratio
     # Not only their mean: at least nine of ten stay within a factor 2 of the mean map everywhere.
     single = np.abs(np.array(made) - np.mean(real, axis=0)).max(axis=1) < np.log(2)
     assert single.mean() >= 0.9

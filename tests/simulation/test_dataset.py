@@ -86,7 +86,8 @@ def test_same_seed_same_files_and_another_seed_another_specimen(folder: Path, tm
 
 
 def test_particle_list_and_tilts_agree_with_the_volumes(folder: Path) -> None:
-    rows = [line.split() for line in (folder / "particles.star").read_text().splitlines() if "assembly" in line]
+    lines = (folder / "particles.star").read_text().splitlines()
+    rows = [line.split() for line in lines if "assembly" in line]
     meta = json.loads((folder / "meta.json").read_text())
     assert len(rows) == meta["particles"] > 5
     assert {r[6] for r in rows} <= set(meta["classes"])
@@ -107,7 +108,12 @@ def test_maps_are_read_also_gzipped_and_counted(tmp_path: Path) -> None:
     assert [s.name for s in species] == ["ball", "zip"]
     assert np.allclose(species[0].density, species[1].density)
     out = simulate(
-        tmp_path / "o", maps=[tmp_path / "ball.mrc"], shape_zyx=(32, 32, 32), count=5, membranes=0, filaments=0
+        tmp_path / "o",
+        maps=[tmp_path / "ball.mrc"],
+        shape_zyx=(32, 32, 32),
+        count=5,
+        membranes=0,
+        filaments=0,
     )
     meta = json.loads((out / "meta.json").read_text())
     assert meta["particles"] == 5
