@@ -39,7 +39,9 @@ class Normalisation:
 
     def apply(self, density: NDArray[Any]) -> NDArray[np.float32]:
         """Density in the tomogram's units to network input; the offset goes in float64."""
-        return ((density - np.float64(self.mean)) / self.scale).astype(np.float32)
+        shifted: NDArray[np.float32] = np.subtract(density, self.mean, dtype=np.float64).astype(np.float32)
+        shifted *= np.float32(1 / self.scale)
+        return shifted
 
     def undo(self, density: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network output back to the tomogram's units; the inverse of `apply`."""
@@ -99,7 +101,10 @@ def _working_block(
 ) -> NDArray[np.float64]:
     """Core of one block on the working grid, less `mean`, in units of `raw`; (z, y, x) float64."""
     margin = MARGIN * working_bin
-    stops = [min(a + edge, math.ceil(n / working_bin) * working_bin) for a, n in zip(corner, volume.shape, strict=True)]
+    stops = [
+        min(a + edge, math.ceil(n / working_bin) * working_bin)
+        for a, n in zip(corner, volume.shape, strict=True)
+    ]
     block = read_reflected(volume, [(a - margin, b + margin) for a, b in zip(corner, stops, strict=True)])
     tile = to_working_grid(torch.from_numpy(((block - mean) / raw).astype(np.float32)), working_bin)
     inner = tile[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN]

@@ -93,11 +93,15 @@ class PaddedAxis:
     def extend(self, array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
         """Continue an array along one axis, `size` -> `padded`."""
         first, second, blend = self.sources()
-        shape = [1] * array.ndim
-        shape[axis] = -1
-        weight = blend.reshape(shape)
-        out = array.take(first, axis=axis) * (1 - weight) + array.take(second, axis=axis) * weight
-        return np.asarray(out, dtype=np.float32)
+        core = slice(self.before, self.before + self.size)
+        out = np.empty((*array.shape[:axis], self.padded, *array.shape[axis + 1 :]), np.float32)
+        gap = np.delete(np.arange(self.padded), core)
+        weight = blend[gap].reshape([-1 if d == axis else 1 for d in range(array.ndim)])
+        ahead: tuple[Any, ...] = (slice(None),) * axis
+        out[(*ahead, core)] = array
+        faded = array.take(first[gap], axis=axis) * (1 - weight)
+        out[(*ahead, gap)] = faded + array.take(second[gap], axis=axis) * weight
+        return out
 
 
 def _fast(n: int) -> bool:
@@ -166,7 +170,10 @@ class TileGrid:
 
     def tile(self, core: Sequence[tuple[int, int]]) -> Tile:
         """Tile with this core; its halo ends at the faces of the volume."""
-        read = tuple((max(0, a - self.reach), min(n, b + self.reach)) for (a, b), n in zip(core, self.shape, strict=True))
+        read = tuple(
+            (max(0, a - self.reach), min(n, b + self.reach))
+            for (a, b), n in zip(core, self.shape, strict=True)
+        )
         return Tile(tuple(core), read)
 
     def tiles(self, core: Sequence[int], *, shift: int = 0) -> list[Tile]:

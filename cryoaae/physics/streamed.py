@@ -17,7 +17,7 @@ from cryoaae.physics.resample import BAND_START, BAND_STOP, fourier_resample
 
 
 def _kept(size: int, small: int) -> Tensor:
-    """Indices of the frequencies below the Nyquist frequency of the smaller grid."""
+    """Return the indices of the frequencies below the Nyquist frequency of the smaller grid."""
     positive = (small + 1) // 2
     return torch.cat([torch.arange(positive), torch.arange(size - (small - 1) // 2, size)])
 
@@ -26,7 +26,7 @@ def plane_spectra(planes: Tensor, working_yx: Sequence[int]) -> Tensor:
     """Spectra (n, y, x // 2 + 1) on the working grid of planes (n, Y, X); Nyquist is left empty."""
     y, x = working_yx
     spectrum = torch.fft.rfftn(planes, dim=(-2, -1), norm="forward")
-    out = spectrum.new_zeros(planes.shape[0], y, x // 2 + 1)
+    out: Tensor = spectrum.new_zeros(planes.shape[0], y, x // 2 + 1)
     columns = (x + 1) // 2
     out[:, _kept(y, y), :columns] = spectrum[:, _kept(planes.shape[1], y), :columns]
     return out
@@ -51,12 +51,14 @@ def band_pencils(spectra: Tensor, working_zyx: Sequence[int], first_row: int) ->
     kz, ky, kx = frequencies(working_zyx)
     ky = ky[:, first_row : first_row + spectra.shape[1]]
     out *= soft_lowpass(torch.sqrt(kz**2 + ky**2 + kx**2), BAND_START, BAND_STOP)
-    return torch.fft.ifft(out, dim=0, norm="forward")
+    binned: Tensor = torch.fft.ifft(out, dim=0, norm="forward")
+    return binned
 
 
 def planes_of_spectra(spectra: Tensor, working_yx: Sequence[int]) -> Tensor:
     """Planes (n, y, x) of their spectra (n, y, x // 2 + 1); the last pass to the working grid."""
-    return torch.fft.irfftn(spectra, s=tuple(working_yx), dim=(-2, -1), norm="forward")
+    planes: Tensor = torch.fft.irfftn(spectra, s=tuple(working_yx), dim=(-2, -1), norm="forward")
+    return planes
 
 
 def stretch_pencils(pencils: Tensor, size: int) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from cryoaae.runs.progress import Progress
+from cryoaae.runs.resources import choose_device
 from numpy.typing import NDArray
 
 from cryoaae.errors import InputError, InterruptedRunError
@@ -23,9 +25,7 @@ from cryoaae.restoration.network import (
     memory_budget,
 )
 from cryoaae.restoration.scratch import Scratch
-from cryoaae.restoration.stream import Frame, mean_into_first, from_working, to_working
-from cryoaae.runs.progress import Progress
-from cryoaae.runs.resources import choose_device
+from cryoaae.restoration.stream import Frame, from_working, mean_into_first, to_working
 from cryoaae.volume import Volume
 
 # Density shown to the network beyond each face of the volume, at least, in working voxels.
@@ -123,7 +123,11 @@ def plan_restoration(shape_zyx: tuple[int, int, int], model: Any, options: Resto
     budget = options.memory_bytes or memory_budget(device)
     voxel_bytes = activation_bytes(model, multiple=multiple, device=device)
     tile = options.tile or grid.choose_core(budget / voxel_bytes)
-    batch = 1 if device.type == "cpu" else max(1, min(MAX_BATCH, int(budget / voxel_bytes / grid.read_voxels(tile))))
+    batch = (
+        1
+        if device.type == "cpu"
+        else max(1, min(MAX_BATCH, int(budget / voxel_bytes / grid.read_voxels(tile))))
+    )
     on_host = voxel_bytes * grid.read_voxels(tile) if device.type == "cpu" else 0.0
     merge = keep_measured_bytes(shape_zyx) if options.keep_measured else 0
     memory = FIXED_BYTES + max(on_host, merge)
@@ -153,7 +157,9 @@ def restore_volumes(
     reporter = _Reporter(progress, int(np.prod(volumes[0].shape)), working)
     normalisation = shared_normalisation(volumes, plan.frame.working_bin)
     tiles = plan.grid.tiles(plan.tile, shift=options.tile_shift)
-    runner = TileRunner(model, plan.grid, plan.device, options.symmetries, reporter.advance)
+    # The mean of two halves is less noisy than a half, and the model may know by how much.
+    function = model.restore if len(volumes) == 2 and hasattr(model, "restore") else model
+    runner = TileRunner(function, plan.grid, plan.device, options.symmetries, reporter.advance)
     keep = bool(outputs.halves)
     estimates = [scratch.array(plan.frame.working_zyx) for _ in (volumes if keep else volumes[:1])]
     for index, volume in enumerate(volumes):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,30 +21,12 @@ from cryoaae.physics.rotation import HALF_TURNS
 CPU_BYTES = 600 << 20
 GPU_SHARE = 0.5
 MAX_BATCH = 8
-
-
-class RestoringModel(Protocol):
-    """What restoring asks of a model, besides being an `nn.Module`."""
-
-    spec: Any
-
-    @property
-    def halo(self) -> int:
-        """Receptive-field radius, working voxels."""
-        ...
-
-    @property
-    def multiple(self) -> int:
-        """Tile sizes are multiples of this."""
-        ...
-
-    def __call__(self, y: Tensor) -> Tensor:
-        """(b, 1, z, y, x) -> the same shape."""
-        ...
+# Input, output, and what is done to them outside the layers (a convolution by FFT), a voxel.
+OTHER_BYTES = 80.0
 
 
 def activation_bytes(model: nn.Module, *, multiple: int, device: torch.device) -> float:
-    """Bytes per input voxel that the outputs of all layers take together; bounds what one pass needs."""
+    """Bytes per input voxel of one pass: the outputs of all layers together, and some."""
     total = 0
 
     def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -60,7 +42,7 @@ def activation_bytes(model: nn.Module, *, multiple: int, device: torch.device) -
     finally:
         for hook in hooks:
             hook.remove()
-    return max(16.0, total / edge**3)
+    return OTHER_BYTES + total / edge**3
 
 
 def memory_budget(device: torch.device) -> float:
@@ -81,11 +63,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass
 class TileRunner:
-    """Applies a model to a working grid, tile by tile.
+    """Applies a network to a working grid, tile by tile.
 
     Parameters
     ----------
-    model : RestoringModel
+    function : callable
+        (b, 1, z, y, x) -> the same shape.
     grid : TileGrid
     device : torch.device
     symmetries : bool
@@ -98,7 +81,7 @@ class TileRunner:
     When memory runs out, the batch is halved, then the tile; the result stays the same.
     """
 
-    model: RestoringModel
+    function: Callable[[Tensor], Tensor]
     grid: TileGrid
     device: torch.device
     symmetries: bool
@@ -106,9 +89,15 @@ class TileRunner:
     seconds: float = field(default=0.0, init=False)
 
     def run(
-        self, source: NDArray[np.float32], target: NDArray[np.float32], tiles: list[Tile], *, batch: int, weight: float
+        self,
+        source: NDArray[np.float32],
+        target: NDArray[np.float32],
+        tiles: list[Tile],
+        *,
+        batch: int,
+        weight: float,
     ) -> None:
-        """Add `weight` times the model's output to `target` (z, y, x)."""
+        """Add `weight` times the network's output to `target` (z, y, x)."""
         for _, group in groupby(tiles, key=lambda tile: tile.read_shape):
             alike = list(group)
             for start in range(0, len(alike), batch):
@@ -150,7 +139,7 @@ class TileRunner:
             turns = HALF_TURNS if self.symmetries else HALF_TURNS[:1]
             total = torch.zeros_like(batch)
             for axes in turns:
-                total += self.model(batch.flip(axes)).flip(axes) if axes else self.model(batch)
+                total += self.function(batch.flip(axes)).flip(axes) if axes else self.function(batch)
             out: NDArray[np.float32] = (total / len(turns))[:, 0].float().cpu().numpy()
         self.seconds += time.perf_counter() - start
         return out

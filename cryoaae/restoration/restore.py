@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.resources import preflight, set_threads
 from numpy.typing import NDArray
 
 from cryoaae.errors import CryoaaeError, InputError, InterruptedRunError, ItemsFailedError
@@ -19,10 +20,7 @@ from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
-from cryoaae.restoration.network import RestoringModel
 from cryoaae.restoration.scratch import Scratch
-from cryoaae.runs.progress import NullProgress, Progress
-from cryoaae.runs.resources import preflight, set_threads
 from cryoaae.volume import Volume
 
 if TYPE_CHECKING:
@@ -58,7 +56,9 @@ class RestoreResult:
     tile: tuple[int, int, int]
 
 
-def check_voxel_size(voxel_size_angstrom: float, model: Any, source: Path | str, *, allow_scale: bool = False) -> None:
+def check_voxel_size(
+    voxel_size_angstrom: float, model: Any, source: Path | str, *, allow_scale: bool = False
+) -> None:
     """Refuse a tomogram whose voxel size is more than 10 % off the one the model was fitted on.
 
     Raises
@@ -78,7 +78,7 @@ def check_voxel_size(voxel_size_angstrom: float, model: Any, source: Path | str,
 def restore_array(
     even: NDArray[Any],
     odd: NDArray[Any] | None,
-    model: RestoringModel | nn.Module,
+    model: nn.Module,
     wedge: MissingWedge | None = None,
     *,
     voxel_size_angstrom: float,
@@ -119,13 +119,17 @@ def restore_array(
     chosen = replace(options or RestoreOptions(), **keywords)
     arrays = [np.asarray(a) for a in (even, odd) if a is not None]
     if any(a.ndim != 3 or a.shape != arrays[0].shape for a in arrays):
-        raise InputError("halves", f"shapes {[a.shape for a in arrays]}", "give volumes (z, y, x) of one shape")
+        raise InputError(
+            "halves", f"shapes {[a.shape for a in arrays]}", "give volumes (z, y, x) of one shape"
+        )
     check_voxel_size(voxel_size_angstrom, model, "array", allow_scale=chosen.allow_scale)
     volumes = [Volume(a, voxel_size_angstrom) for a in arrays]
     shape = volumes[0].shape
     plan = plan_restoration(shape, model, chosen)
     # Working copies lie in memory here, next to the arrays themselves.
-    preflight(plan.memory_bytes + plan.disk_bytes + 4 * np.prod(shape) * (1 + 2 * chosen.halves), 0, Path.cwd())
+    preflight(
+        plan.memory_bytes + plan.disk_bytes + 4 * np.prod(shape) * (1 + 2 * chosen.halves), 0, Path.cwd()
+    )
     halves = [np.empty(shape, np.float32) for _ in volumes] if chosen.halves else []
     outputs = Outputs(np.empty(shape, np.float32), list(halves))
     told = progress or NullProgress()
@@ -139,7 +143,7 @@ def restore(
     inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
     output: Path | str = "",
     *,
-    model: RestoringModel | nn.Module | Path | str,
+    model: nn.Module | Path | str,
     even: Sequence[Path | str] | Path | str = (),
     odd: Sequence[Path | str] | Path | str = (),
     tilts: Path | str | None = None,
@@ -198,7 +202,9 @@ def restore(
     """
     chosen = replace(options or RestoreOptions(), **keywords)
     set_threads(threads)
-    items = _items(inputs, even, odd, tilts, tilt_range, tilt_axis, flip_tilts)
+    # The wedge matters for the merge alone.
+    default = None if chosen.keep_measured else MissingWedge()
+    items = _items(inputs, even, odd, tilts, tilt_range, tilt_axis, flip_tilts, default)
     targets = [_paths(item, Path(output), len(items), halves=chosen.halves) for item in items]
     for item, paths in zip(items, targets, strict=True):
         _check_paths(item, paths, overwrite=overwrite)
@@ -209,7 +215,9 @@ def restore(
     for item, paths in zip(items, targets, strict=True):
         try:
             results.append(
-                _restore_item(item, paths, restorer, chosen, told, overwrite=overwrite, dtype=dtype, opening=opening)
+                _restore_item(
+                    item, paths, restorer, chosen, told, overwrite=overwrite, dtype=dtype, opening=opening
+                )
             )
         except CryoaaeError as error:
             if len(items) == 1 or isinstance(error, InterruptedRunError):
@@ -221,21 +229,29 @@ def restore(
     return results
 
 
-def _items(inputs: Any, even: Any, odd: Any, *geometry: Any) -> list[TomogramInput]:
+def _items(
+    inputs: Any,
+    even: Any,
+    odd: Any,
+    tilts: Any,
+    tilt_range: tuple[float, float] | None,
+    tilt_axis: str | float,
+    flip_tilts: bool,
+    default_wedge: MissingWedge | None,
+) -> list[TomogramInput]:
     """Resolve whatever names the tomograms into a list of inputs."""
-    listed = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
+    listed: list[Any] = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
     if listed and all(isinstance(item, TomogramInput) for item in listed):
         return listed
-    pairs = [[side] if isinstance(side, str | Path) else list(side) for side in (even, odd)]
-    tilts, tilt_range, tilt_axis, flip_tilts = geometry
     return resolve_inputs(
         listed,
-        even=pairs[0],
-        odd=pairs[1],
+        even=even,
+        odd=odd,
         tilts=tilts,
         tilt_range=tilt_range,
         tilt_axis=tilt_axis,
         flip_tilts=flip_tilts,
+        default_wedge=default_wedge,
     )
 
 
@@ -264,12 +280,8 @@ def _check_paths(item: TomogramInput, paths: Sequence[Path], *, overwrite: bool)
 
 
 def _label(model: Any) -> str:
-    """Line for the header's labels: who wrote it, with which weights."""
-    try:
-        ours = version("cryoaae")
-    except PackageNotFoundError:
-        ours = "unknown"
-    return f"cryoaae {ours} restore, model {digest(dict(model.state_dict()))[:16]}"
+    """What the header's label says beside name and version: the weights."""
+    return f"restore, model {digest(dict(model.state_dict()))[:16]}"
 
 
 def _restore_item(
@@ -284,15 +296,17 @@ def _restore_item(
     opening: dict[str, Any],
 ) -> RestoreResult:
     tomogram = open_tomogram(item, **opening)
-    volumes = [v for v in (tomogram.even, tomogram.odd, tomogram.single) if v is not None]
+    volumes = list(tomogram.volumes)
     like, shape = volumes[0], volumes[0].shape
-    check_voxel_size(like.voxel_size_angstrom, model, like.source or item.name, allow_scale=options.allow_scale)
+    check_voxel_size(
+        like.voxel_size_angstrom, model, like.source or item.name, allow_scale=options.allow_scale
+    )
     plan = plan_restoration(shape, model, replace(options, halves=len(paths) > 1))
     folder, voxels = paths[0].resolve().parent, int(np.prod(shape))
     written = voxels * np.dtype(dtype).itemsize * len(paths)
     preflight(plan.memory_bytes, plan.disk_bytes + written, folder)
     with ExitStack() as stack:
-        facts = {"like": like, "dtype": dtype, "label": _label(model), "overwrite": overwrite}
+        facts: dict[str, Any] = {"like": like, "dtype": dtype, "label": _label(model), "overwrite": overwrite}
         arrays = [stack.enter_context(create_volume(path, shape, **facts)) for path in paths]
         progress.start(f"restoring {item.name}", float(voxels), "voxels")
         seconds, network = restore_volumes(

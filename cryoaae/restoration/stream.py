@@ -43,9 +43,7 @@ class Frame:
 
     @classmethod
     def plan(cls, shape_zyx: tuple[int, int, int], *, working_bin: int, multiple: int, pad: int) -> Frame:
-        z, y, x = (
-            PaddedAxis.plan(n, working_bin=working_bin, multiple=multiple, pad=pad) for n in shape_zyx
-        )
+        z, y, x = (PaddedAxis.plan(n, working_bin=working_bin, multiple=multiple, pad=pad) for n in shape_zyx)
         return cls((z, y, x), working_bin)
 
     @property

@@ -44,9 +44,25 @@ def test_affine_in_the_data():
 
 def test_large_values_and_integers():
     data = noise((20, 24, 28))
-    assert abs(measure_normalisation(Volume(data * 1e30, 10.0), 2).scale / 1e30 / measure_normalisation(Volume(data, 10.0), 2).scale - 1) < 1e-3
+    assert (
+        abs(
+            measure_normalisation(Volume(data * 1e30, 10.0), 2).scale
+            / 1e30
+            / measure_normalisation(Volume(data, 10.0), 2).scale
+            - 1
+        )
+        < 1e-3
+    )
     integers = (data * 1000).astype(">i2")
-    assert abs(measure_normalisation(Volume(integers, 10.0), 2).scale / 1000 / measure_normalisation(Volume(data, 10.0), 2).scale - 1) < 1e-2
+    assert (
+        abs(
+            measure_normalisation(Volume(integers, 10.0), 2).scale
+            / 1000
+            / measure_normalisation(Volume(data, 10.0), 2).scale
+            - 1
+        )
+        < 1e-2
+    )
 
 
 def test_sampled_blocks_agree_with_all(monkeypatch):

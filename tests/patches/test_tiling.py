@@ -39,7 +39,10 @@ def test_cores_cover_every_voxel_once_and_identity_is_exact(case):
     for tile in grid.tiles(core, shift=shift):
         read = source[tile.read_slices]
         assert read.shape == tile.read_shape
-        assert all(n % grid.multiple == 0 and a % grid.multiple == 0 for n, (a, _) in zip(read.shape, tile.read, strict=True))
+        assert all(
+            n % grid.multiple == 0 and a % grid.multiple == 0
+            for n, (a, _) in zip(read.shape, tile.read, strict=True)
+        )
         target[tile.core_slices] += read[tile.inner_slices]
         count[tile.core_slices] += 1
         for (a, b), (r, s), n in zip(tile.core, tile.read, grid.shape, strict=True):
@@ -118,12 +121,18 @@ def test_plane_continuation_works_on_both_axes():
 @given(st.integers(1, 9), st.integers(-40, 40))
 def test_reflection_reaches_any_distance(size, position):
     """Same as numpy's reflection, also for axes much shorter than the pad."""
-    expected = np.pad(np.arange(size), 40, mode="reflect" if size > 1 else "edge")[position + 40] if position < size + 40 else 0
+    expected = (
+        np.pad(np.arange(size), 40, mode="reflect" if size > 1 else "edge")[position + 40]
+        if position < size + 40
+        else 0
+    )
     assert reflect_indices(np.array([position]), size)[0] == expected
 
 
 @few
-@given(st.tuples(*[st.integers(1, 6)] * 3), st.tuples(*[st.tuples(st.integers(-9, 5), st.integers(1, 9))] * 3))
+@given(
+    st.tuples(*[st.integers(1, 6)] * 3), st.tuples(*[st.tuples(st.integers(-9, 5), st.integers(1, 9))] * 3)
+)
 def test_read_reflected_is_numpy_reflection(shape, intervals):
     data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     padded = data.astype(np.float64)
