@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ class Volume:
     @property
     def name(self) -> str:
         return self.source.stem if self.source else "array"
+
+    def digest(self) -> str:
+        """Checksum of the densities as stored, read plane by plane: the same data, wherever the file lies."""
+        crc = 0
+        for plane in self.data:
+            crc = zlib.crc32(np.ascontiguousarray(plane).tobytes(), crc)
+        return f"{crc:08x}"
 
     def block(self, *slices_zyx: slice) -> NDArray[np.float32]:
         """Return a copy of a block, (z, y, x) float32, without reading the rest."""

@@ -23,6 +23,8 @@ from cryoaae.patches.pairs import BlockPool, PairBatch
 GRADIENT_CLIP = 1.0
 BAD_STEPS_ALLOWED = 3
 ROLLBACKS_ALLOWED = 1
+# A falling learning rate brings gains late: a pause before this share of the budget is no plateau.
+PLATEAU_AFTER = 0.5
 
 
 class Loop:
@@ -130,7 +132,8 @@ class Loop:
         """Why to stop, or None."""
         if self.budget.fraction >= 1.0:
             return "steps" if self.budget.steps is not None else "minutes"
-        return "held-out loss is flat" if self.plateau.flat else None
+        flat = self.plateau.flat and self.budget.fraction >= PLATEAU_AFTER
+        return "held-out loss is flat" if flat else None
 
     # -- state -------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,28 +37,11 @@ class Session:
     voxel_size_angstrom: float
 
 
-def halves_or_single(tomogram: Tomogram) -> list[Volume]:
-    """The volumes of a tomogram: two halves, or the single one."""
-    if tomogram.even is not None and tomogram.odd is not None:
-        return [tomogram.even, tomogram.odd]
-    if tomogram.single is None:
-        raise InputError(tomogram.name, "no volume to fit on", "give halves or a single volume")
-    return [tomogram.single]
-
-
-def content_digest(volume: Volume) -> int:
-    """A checksum of a volume's densities, read slab by slab."""
-    crc = 0
-    for z in range(volume.shape[0]):
-        crc = zlib.crc32(np.ascontiguousarray(volume.data[z]).tobytes(), crc)
-    return crc
-
-
 def _describe(tomogram: Tomogram, volumes: list[Volume]) -> dict[str, object]:
     wedge = tomogram.wedge
     return {
         "name": tomogram.name,
-        "digests": [content_digest(v) for v in volumes],
+        "digests": [v.digest() for v in volumes],
         "tilt_range_deg": list(wedge.tilt_range_deg),
         "tilts_deg": None if wedge.tilts_deg is None else list(wedge.tilts_deg),
         "tilt_axis_deg": wedge.tilt_axis_deg,
@@ -68,7 +50,7 @@ def _describe(tomogram: Tomogram, volumes: list[Volume]) -> dict[str, object]:
 
 
 def _common_voxel_size(tomograms: list[Tomogram]) -> float:
-    sizes = [halves_or_single(t)[0].voxel_size_angstrom for t in tomograms]
+    sizes = [t.volumes[0].voxel_size_angstrom for t in tomograms]
     for tomogram, size in zip(tomograms, sizes, strict=True):
         if abs(size / sizes[0] - 1) > 0.1:
             problem = f"voxel size {size:.3g} A, but {tomograms[0].name} has {sizes[0]:.3g} A"
@@ -93,7 +75,7 @@ def prepare(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)  # network initialisation has no generator argument
-    volumes = [halves_or_single(t) for t in tomograms]
+    volumes = [list(t.volumes) for t in tomograms]
     voxel_size = _common_voxel_size(tomograms)
     raw = [measure_spectra(v, t.wedge, generator=generator) for v, t in zip(volumes, tomograms, strict=True)]
     working_bin = init.spec.working_bin if init else settings.working_bin

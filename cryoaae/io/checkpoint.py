@@ -76,7 +76,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     try:
         # weights_only: nothing in the file is ever executed.
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 -- hostile or damaged bytes fail in any way
+    except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(path, f"cannot be read safely ({reason})", "give a checkpoint of cryoaae") from error
     _check_payload(path, payload)
@@ -92,6 +92,7 @@ def save_rotating(folder: Path | str, state: dict[str, Any]) -> Path:
     At every moment a whole checkpoint stands under one of the two names.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     last = folder / LAST
     save_checkpoint(folder / NEXT, state)
     if last.exists():
@@ -177,7 +178,7 @@ def _verify_archive(path: Path, actual: Path) -> None:
             damaged = archive.testzip()
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 -- damaged bytes fail in any way
+    except Exception as error:
         raise InputError(path, f"not a whole checkpoint ({error})", "use the previous one") from error
     if damaged is not None:
         raise InputError(path, f"damaged: checksum of {damaged} is wrong", "use the previous one")

@@ -307,7 +307,7 @@ def _from_star(path: Path) -> list[_Files]:
         raise InputError(
             path, "has no table with rlnTomoName", "give a tomograms STAR of RELION 5"
         ) from error
-    except Exception as error:  # noqa: BLE001 -- the parser fails in any way on other text
+    except Exception as error:
         raise InputError(
             path, f"not a STAR file ({type(error).__name__})", "give a tomograms STAR"
         ) from error

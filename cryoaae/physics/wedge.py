@@ -4,7 +4,7 @@ Convention
 ----------
 The tilt axis lies in the xy plane (default y) and the beam is z. The projection at tilt angle t
 measures the central plane that holds the tilt axis and the direction (kx, kz) = (cos t, -sin t):
-the object is turned by t about +y, z towards x, before it is projected. `flipped` is for files
+the projection's horizontal axis runs along x cos t - z sin t of the object. `flipped` is for files
 whose angles have the other sign. Angles in degrees, frequencies in cycles
 per voxel, depths in Fourier voxels (one over the box).
 """
@@ -245,7 +245,7 @@ class MissingWedge:
         return irfft(rfft(volume) * self.support(shape, device=volume.device), shape)
 
     def complement(self, volume: Tensor) -> Tensor:
-        """x - A(x): what of volumes (..., z, y, x) lies in the missing region."""
+        """X - A(x): what of volumes (..., z, y, x) lies in the missing region."""
         return volume - self.measured(volume)
 
     def merge(self, measured: Tensor, estimate: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from cryoaae.runs.progress import Progress
-from cryoaae.runs.resources import choose_device
 from numpy.typing import NDArray
 
 from cryoaae.errors import InputError, InterruptedRunError
@@ -26,6 +24,8 @@ from cryoaae.restoration.network import (
 )
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.stream import Frame, from_working, mean_into_first, to_working
+from cryoaae.runs.progress import Progress
+from cryoaae.runs.resources import choose_device
 from cryoaae.volume import Volume
 
 # Density shown to the network beyond each face of the volume, at least, in working voxels.

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from cryoaae.runs.progress import NullProgress, Progress
-from cryoaae.runs.resources import preflight, set_threads
 from numpy.typing import NDArray
 
 from cryoaae.errors import CryoaaeError, InputError, InterruptedRunError, ItemsFailedError
@@ -21,6 +19,8 @@ from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
 from cryoaae.restoration.scratch import Scratch
+from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.resources import preflight, set_threads
 from cryoaae.volume import Volume
 
 if TYPE_CHECKING:

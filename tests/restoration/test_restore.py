@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from cryoaae.runs.progress import NullProgress
 
 from cryoaae.errors import InputError, InterruptedRunError, ResourceError
 from cryoaae.io.mrc import open_volume, write_volume
@@ -19,6 +18,7 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.engine import FACE_PAD
 from cryoaae.restoration.restore import restore as restore_files
 from cryoaae.restoration.restore import restore_array
+from cryoaae.runs.progress import NullProgress
 
 VOXEL = 10.0
 

@@ -1,0 +1,46 @@
+"""Restore cryo-electron tomograms, and know what was measured and what was filled in."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Loaded when first used (PEP 562): importing cryoaae loads no torch.
+_PUBLIC = {
+    "Volume": "cryoaae.volume",
+    "MissingWedge": "cryoaae.physics.wedge",
+    "Restorer": "cryoaae.models.restorer",
+    "open_volume": "cryoaae.io.mrc",
+    "write_volume": "cryoaae.io.mrc",
+    "simulate": "cryoaae.simulation.dataset",
+    "fit": "cryoaae.restoration.fit",
+    "restore": "cryoaae.restoration.restore",
+    "restore_array": "cryoaae.restoration.restore",
+    "evaluate": "cryoaae.restoration.evaluate",
+    "inspect": "cryoaae.restoration.inspection",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+if TYPE_CHECKING:
+    from cryoaae.io.mrc import open_volume, write_volume
+    from cryoaae.models.restorer import Restorer
+    from cryoaae.physics.wedge import MissingWedge
+    from cryoaae.restoration.evaluate import evaluate
+    from cryoaae.restoration.fit import fit
+    from cryoaae.restoration.inspection import inspect
+    from cryoaae.restoration.restore import restore, restore_array
+    from cryoaae.simulation.dataset import simulate
+    from cryoaae.volume import Volume
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'cryoaae' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,67 @@
+"""`cryoaae fit`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryoaae.cli import options as o
+
+
+def command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder to make.")],
+    inputs: o.Inputs = None,
+    even: o.Even = None,
+    odd: o.Odd = None,
+    tilts: o.Tilts = None,
+    tilt_range: o.TiltRange = None,
+    tilt_axis: o.TiltAxis = "y",
+    flip_tilts: o.FlipTilts = False,
+    voxel_size: o.VoxelSize = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="fast (10 minutes) or full (60 minutes).")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings instead of a preset.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value; repeatable.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after this time.", min=0.01)] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Stop after these steps (reproducible).", min=1)] = None,
+    init: Annotated[Path | None, typer.Option("--init", help="Run or weights to start from.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    lenient: o.Lenient = False,
+    fill_nonfinite: o.FillNonfinite = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    debug: o.Debug = False,
+) -> None:
+    """Fit a restorer on your own tomograms (halves where you have them) and write a run folder."""
+    from cryoaae.config import load_fit_config
+    from cryoaae.io.project import pairs_table, resolve_inputs
+
+    settings = load_fit_config(
+        preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed
+    )
+    items = resolve_inputs(
+        inputs or (), even=even or (), odd=odd or (), tilts=tilts or None, tilt_range=tilt_range,
+        tilt_axis=tilt_axis, flip_tilts=flip_tilts,
+    )  # fmt: skip
+    if dry_run:
+        typer.echo(pairs_table(items))
+        typer.echo(f"would fit into {output} with {asdict(settings)}")
+        return
+    from cryoaae.restoration.fit import fit
+
+    with o.told(quiet=quiet, verbose=verbose) as progress:
+        folder = fit(
+            items, output, settings=settings, init=init, resume=resume, overwrite=overwrite, device=device,
+            threads=threads, voxel_size_angstrom=voxel_size, lenient=lenient, fill_nonfinite=o.fill(fill_nonfinite),
+            progress=progress,
+        )  # fmt: skip
+        progress.message(f"wrote {folder / 'model.safetensors'}; next: cryoaae restore ... --model {folder}")
+    o.show({"run": folder}, as_json=as_json)

@@ -1,0 +1,65 @@
+"""Options that commands share, and the progress they show."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cryoaae.errors import InputError
+from cryoaae.runs.progress import ConsoleProgress
+from cryoaae.runs.signals import stop_on_signals
+
+Inputs = Annotated[list[Path] | None, typer.Argument(help="MRC files, a folder of them, or a tomograms STAR file.")]
+Even = Annotated[list[str] | None, typer.Option("--even", help="Even half: file, folder or quoted glob; repeatable.")]
+Odd = Annotated[list[str] | None, typer.Option("--odd", help="Odd half, paired with --even by name; repeatable.")]
+Tilts = Annotated[list[str] | None, typer.Option("--tilts", help=".tlt or .rawtlt file, folder or glob.")]
+TiltRange = Annotated[
+    tuple[float, float] | None, typer.Option("--tilt-range", help="Lowest and highest tilt, degrees.", metavar="LO HI")
+]
+TiltAxis = Annotated[str, typer.Option("--tilt-axis", help="y, x, or degrees from y towards x.")]
+FlipTilts = Annotated[bool, typer.Option("--flip-tilts", help="The angles have the other sign.")]
+VoxelSize = Annotated[float | None, typer.Option("--voxel-size", help="Voxel size in angstrom; overrules the file.")]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Accept extra bytes after the data.")]
+FillNonfinite = Annotated[
+    str | None, typer.Option("--fill-nonfinite", help="'median': fill NaN and Inf voxels with the median.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, do nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.", min=0)]
+
+
+def fill(value: str | None) -> bool:
+    """Whether to fill non-finite voxels."""
+    if value not in (None, "median"):
+        raise InputError("--fill-nonfinite", f"'{value}' is not known", "give 'median'")
+    return value == "median"
+
+
+@contextmanager
+def told(*, quiet: bool, verbose: bool = False) -> Iterator[ConsoleProgress]:
+    """Progress on the console that the first Ctrl-C or SIGTERM stops safely."""
+    logging.getLogger("cryoaae").setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    progress = ConsoleProgress(quiet=quiet)
+    with stop_on_signals(progress.cancel):
+        try:
+            yield progress
+        finally:
+            progress.finish()
+
+
+def show(result: Any, *, as_json: bool) -> None:
+    """Print a result: JSON for programs, nothing else to say for people."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, default=str))

@@ -1,0 +1,72 @@
+"""`cryoaae restore`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryoaae.cli import options as o
+
+
+def command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="An MRC file for one tomogram, or a folder.")],
+    model: Annotated[Path, typer.Option("--model", help="Run folder of `cryoaae fit`, or its weights.")],
+    inputs: o.Inputs = None,
+    even: o.Even = None,
+    odd: o.Odd = None,
+    tilts: o.Tilts = None,
+    tilt_range: o.TiltRange = None,
+    tilt_axis: o.TiltAxis = "y",
+    flip_tilts: o.FlipTilts = False,
+    voxel_size: o.VoxelSize = None,
+    halves: Annotated[bool, typer.Option("--halves", help="Also write the two restored halves.")] = False,
+    keep_measured: Annotated[
+        bool, typer.Option("--keep-measured", help="Put the measured Fourier coefficients back as they were.")
+    ] = False,
+    symmetries: Annotated[
+        bool, typer.Option("--symmetries/--no-symmetries", help="Average over half turns that keep the wedge.")
+    ] = True,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32 or float16.")] = "float32",
+    allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
+    lenient: o.Lenient = False,
+    fill_nonfinite: o.FillNonfinite = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    debug: o.Debug = False,
+) -> None:
+    """Restore tomograms with a fitted restorer; the tilts come from the model if it was fitted on them."""
+    opening = {"lenient": lenient, "fill_nonfinite": o.fill(fill_nonfinite)}
+    if dry_run:
+        from cryoaae.restoration.restore import plan_restore
+
+        for line in plan_restore(
+            inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, voxel_size_angstrom=voxel_size, overwrite=overwrite,
+            opening=opening, allow_scale=allow_scale, keep_measured=keep_measured, halves=halves, device=device,
+        ):  # fmt: skip
+            typer.echo(line)
+        return
+    from cryoaae.restoration.restore import restore
+
+    with o.told(quiet=quiet, verbose=verbose) as progress:
+        results = restore(
+            inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, voxel_size_angstrom=voxel_size, threads=threads,
+            overwrite=overwrite, dtype=dtype, progress=progress, opening=opening, halves=halves,
+            keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale, device=device,
+        )  # fmt: skip
+        for result in results:
+            progress.message(
+                f"wrote {', '.join(str(p) for p in result.paths)} in {result.seconds:.0f} s "
+                f"({result.voxels_per_second / 1e6:.2f} million voxels/s, {100 * (1 - result.network_share):.0f} % "
+                "outside the network)"
+            )
+    o.show([asdict(result) for result in results], as_json=as_json)

@@ -1,0 +1,143 @@
+"""YAML presets and ``--set`` overrides, checked before any work and turned into settings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cryoaae.errors import InputError
+from cryoaae.fitting.settings import FitSettings
+
+LARGEST_CONFIG_BYTES = 100_000
+Whole = Annotated[int, Field(ge=1)]
+
+
+class FitConfig(BaseModel):
+    """Settings of a fit as a user writes them; see `FitSettings` for what they mean."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    patch_size: Annotated[int, Field(ge=16, le=160)] = FitSettings.patch_size
+    block_size: Annotated[int, Field(ge=24, le=320)] = FitSettings.block_size
+    blocks: Whole = FitSettings.blocks
+    renew_every: Whole = FitSettings.renew_every
+    batch_size: Whole = FitSettings.batch_size
+    widths: Annotated[list[Whole], Field(min_length=1, max_length=6)] = list(FitSettings.widths)
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = FitSettings.learning_rate
+    warm_up_steps: Annotated[int, Field(ge=0)] = FitSettings.warm_up_steps
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = FitSettings.ema_decay
+    hidden_weight: Annotated[float, Field(ge=0)] = FitSettings.hidden_weight
+    held_out_fraction: Annotated[float, Field(ge=0, lt=0.5)] = FitSettings.held_out_fraction
+    working_bin: Annotated[int, Field(ge=1, le=16)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = FitSettings.minutes
+    steps: Whole | None = None
+    patience: Whole = FitSettings.patience
+    evaluations: Whole = FitSettings.evaluations
+    checkpoint_every_seconds: Annotated[float, Field(ge=0)] = FitSettings.checkpoint_every_seconds
+    preview_every_seconds: Annotated[float, Field(ge=0)] = FitSettings.preview_every_seconds
+    seed: Annotated[int, Field(ge=0)] = FitSettings.seed
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> FitConfig:
+        multiple = 2 ** (len(self.widths) - 1)
+        if self.patch_size % multiple:
+            raise ValueError(f"patch_size {self.patch_size} is not a multiple of {multiple}, as {len(self.widths)} widths need")
+        if self.block_size < self.patch_size + 16:
+            raise ValueError(f"block_size {self.block_size} is less than patch_size + 16 = {self.patch_size + 16}")
+        if self.minutes is None and self.steps is None:
+            raise ValueError("neither minutes nor steps given")
+        return self
+
+    def settings(self) -> FitSettings:
+        """Return the same as plain settings."""
+        return FitSettings(**self.model_dump(exclude={"widths"}), widths=tuple(self.widths))
+
+
+def presets() -> dict[str, Path]:
+    """Presets of `fit` by name: packed in the wheel, or beside the package in a checkout."""
+    packed = Path(str(files("cryoaae"))) / "configs"
+    folder = packed if packed.is_dir() else packed.parents[1] / "configs"
+    return {path.stem: path for path in sorted((folder / "fit").glob("*.yaml"))}
+
+
+def load_fit_config(
+    *, preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = (), **given: Any
+) -> FitSettings:
+    """Put together preset, file, ``key=value`` overrides and options given one by one (None: not given).
+
+    Raises
+    ------
+    InputError
+        For an unknown preset or key (with the nearest name), or a value that cannot be.
+    """
+    values: dict[str, Any] = {}
+    source = "fit"
+    if file is None:
+        known = presets()
+        source = preset or "fast"
+        if source not in known:
+            raise InputError("--preset", f"'{source}' is none of {', '.join(known)}", "choose one of them")
+        values |= read_yaml(known[source])
+    else:
+        source = str(file)
+        values |= read_yaml(file)
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise InputError("--set", f"'{override}' is not key=value", "for example --set learning_rate=0.001")
+        values[key.strip()] = yaml.safe_load(text)
+    values |= {key: value for key, value in given.items() if value is not None}
+    _check_names(source, values)
+    try:
+        return FitConfig(**values).settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        problem = f"{where}: {first['msg']}" if where else str(first["msg"])
+        raise InputError(source, problem, "correct the value") from error
+
+
+def _check_names(source: str, values: dict[str, Any]) -> None:
+    known = [field.name for field in fields(FitSettings)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise InputError(source, f"unknown setting '{key}'", f"did you mean '{near[0]}'?" if near else "see configs/")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", node.start_mark)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a small YAML mapping; no tags, no key twice."""
+    try:
+        if path.stat().st_size > LARGEST_CONFIG_BYTES:
+            raise InputError(path, "is too large for a configuration", "give a YAML file of settings")
+        loaded = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "check the name") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise InputError(path, f"not valid YAML ({reason})", "correct it") from error
+    if not isinstance(loaded, dict):
+        raise InputError(path, "holds no settings", "write key: value lines")
+    return loaded

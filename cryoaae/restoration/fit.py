@@ -1,0 +1,251 @@
+"""Fit a restorer on the user's own tomograms: inputs in, a run folder out."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cryoaae.errors import InterruptedRunError
+from cryoaae.fitting.loop import Loop, run
+from cryoaae.fitting.session import Session, prepare
+from cryoaae.fitting.settings import FitSettings
+from cryoaae.io.atomic import write_bytes
+from cryoaae.io.checkpoint import load_latest, save_rotating
+from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs
+from cryoaae.models.restorer import Restorer
+from cryoaae.runs.folder import RunFolder
+from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.resources import choose_device, set_threads
+
+LOSS_SMOOTHING = 0.02
+
+
+def fit(
+    inputs: Sequence[TomogramInput | Path | str] | TomogramInput | Path | str,
+    run_path: Path | str,
+    *,
+    even: Sequence[Path | str] | Path | str = (),
+    odd: Sequence[Path | str] | Path | str = (),
+    tilts: Sequence[Path | str] | Path | str | None = None,
+    tilt_range: tuple[float, float] | None = None,
+    tilt_axis: str | float = "y",
+    flip_tilts: bool = False,
+    settings: FitSettings | None = None,
+    init: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    voxel_size_angstrom: float | None = None,
+    lenient: bool = False,
+    fill_nonfinite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Fit a restorer and write a run folder.
+
+    Parameters
+    ----------
+    inputs : paths or TomogramInput
+        Single volumes, or inputs resolved already; or give `even` and `odd`.
+    run_path : path
+        Run folder to make: ``model.safetensors``, checkpoints, ``metrics.csv``, previews.
+    even, odd, tilts, tilt_range, tilt_axis, flip_tilts
+        As on the command line; see `io.project.resolve_inputs`.
+    settings : FitSettings, optional
+        Default: the `fast` preset.
+    init : path, optional
+        Run or weights to start from instead of from the spectrum.
+    resume : bool
+        Go on with an interrupted run; bit-identical on CPU when limited by steps.
+    device, threads : str, int
+        ``auto``, ``cpu``, ``cuda[:i]``; CPU threads.
+
+    Returns
+    -------
+    Path
+        The run folder.
+
+    Raises
+    ------
+    InputError, ResourceError, FittingDivergedError, InterruptedRunError
+    """
+    settings = settings or FitSettings()
+    progress = progress or NullProgress()
+    set_threads(threads)
+    chosen = choose_device(device)
+    items = as_items(
+        inputs, even=even, odd=odd, tilts=tilts, tilt_range=tilt_range, tilt_axis=tilt_axis, flip_tilts=flip_tilts
+    )
+    paths = [p for item in items for p in item.paths]
+    with RunFolder.create(
+        Path(run_path), "fit", asdict(settings), inputs=paths, overwrite=overwrite, resume=resume
+    ) as folder:
+        tomograms = [
+            open_tomogram(
+                item, voxel_size_angstrom=voxel_size_angstrom, lenient=lenient, fill_nonfinite=fill_nonfinite
+            )
+            for item in items
+        ]
+        progress.message(pairs_table(items))
+        _warn_singles(tomograms, progress)
+        start = None if init is None else Restorer.load(init)
+        progress.start("measuring spectra, preparing patches", None, "")
+        session = prepare(tomograms, settings, device=chosen, scratch=folder.path / "scratch", init=start)
+        progress.finish()
+        if resume:
+            _resume(session.loop, folder)
+        Recorder(session, folder, settings, progress).fit()
+        shutil.rmtree(folder.path / "scratch", ignore_errors=True)
+    return folder.path
+
+
+def as_items(
+    inputs: Sequence[TomogramInput | Path | str] | TomogramInput | Path | str, **keywords: Any
+) -> list[TomogramInput]:
+    """Resolve paths, or take inputs that were resolved already; keywords of `resolve_inputs`."""
+    listed = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
+    resolved = [item for item in listed if isinstance(item, TomogramInput)]
+    if resolved and len(resolved) == len(listed):
+        return resolved
+    return resolve_inputs([item for item in listed if not isinstance(item, TomogramInput)], **keywords)
+
+
+def _warn_singles(tomograms: list[Tomogram], progress: Progress) -> None:
+    single = [t.name for t in tomograms if t.single is not None]
+    if single:
+        progress.message(
+            f"{', '.join(single)}: a single volume, no halves. Its noise is estimated from its quietest "
+            "blocks, so denoising is weaker and held-out checks against the other half are impossible; "
+            "give --even and --odd if you have them."
+        )
+
+
+def _resume(loop: Loop, folder: RunFolder) -> None:
+    checkpoints = folder.path / "checkpoints"
+    if any(checkpoints.glob("*.ckpt")):  # stopped before the first one: start again
+        loop.load_state(load_latest(checkpoints))
+
+
+class Recorder:
+    """Runs the loop and writes what it does: progress, metrics, checkpoints, previews, weights."""
+
+    def __init__(self, session: Session, folder: RunFolder, settings: FitSettings, progress: Progress) -> None:
+        self.session, self.loop, self.folder = session, session.loop, folder
+        self.settings, self.progress = settings, progress
+        self.loss: float | None = None
+        self.held_out: float | None = None
+        self.last_checkpoint = self.last_preview = time.monotonic()
+        self.metrics = folder.path / "metrics.csv"
+        self._trim_metrics()
+
+    def fit(self) -> None:
+        """Run to the end; write the weights that did best on the held-out boxes."""
+        bin_, voxel = self.session.restorer.spec.working_bin, self.session.voxel_size_angstrom
+        self.progress.message(
+            f"working grid: {bin_ * voxel:.1f} A voxels (binned by {bin_}), "
+            f"finest detail {2 * bin_ * voxel:.0f} A; limit {self._limit()}"
+        )
+        self.progress.start("fitting", 1.0, "fit")
+        self._advance()
+        try:
+            reason = run(
+                self.loop, on_step=self._on_step, on_evaluation=self._on_evaluation, on_time=self._on_time
+            )
+        except InterruptedRunError:
+            self.checkpoint()
+            self.progress.message(f"stopped at step {self.loop.budget.step}; go on with --resume")
+            raise
+        self.progress.finish()
+        self.progress.message(f"stopped: {reason}, after {self.loop.budget.step} steps")
+        self.checkpoint()
+        self.preview()
+        if self.loop.held_out:
+            self.loop.average.load_state_dict(self.loop.best)
+        self.loop.average.restorer.save(self.folder.path / "model.safetensors")
+
+    def _limit(self) -> str:
+        steps, minutes = self.settings.steps, self.settings.minutes
+        return f"{steps} steps" if steps is not None else f"{minutes:g} minutes"
+
+    # -- callbacks -----------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        done = getattr(self, "_shown", 0.0)
+        fraction = self.loop.budget.fraction
+        facts: dict[str, Any] = {"step": self.loop.budget.step}
+        if self.loss is not None:
+            facts["loss"] = f"{self.loss:.4f}"
+        if self.held_out is not None:
+            facts["held_out"] = f"{self.held_out:.4f}"
+        if self.loop.budget.seconds > 0:
+            voxels = self.loop.budget.step * self.settings.batch_size * self.settings.patch_size**3
+            facts["Mvoxels_per_s"] = f"{voxels / self.loop.budget.seconds / 1e6:.2f}"
+        self.progress.advance(fraction - done, **facts)
+        self._shown = fraction
+
+    def _on_step(self, record: dict[str, float]) -> None:
+        total = sum(record.values())
+        if record:
+            self.loss = total if self.loss is None else self.loss + LOSS_SMOOTHING * (total - self.loss)
+        self._advance()
+
+    def _on_evaluation(self, loss: float) -> None:
+        self.held_out = loss
+        new = not self.metrics.exists()
+        with self.metrics.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "seconds", "loss", "held_out_loss"])
+            fitted = "" if self.loss is None else f"{self.loss:.6f}"
+            writer.writerow([self.loop.budget.step, f"{self.loop.budget.seconds:.1f}", fitted, f"{loss:.6f}"])
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        if now - self.last_preview >= self.settings.preview_every_seconds:
+            self.preview()
+            self.last_preview = time.monotonic()
+        if now - self.last_checkpoint >= self.settings.checkpoint_every_seconds:
+            self.checkpoint()
+            self.last_checkpoint = time.monotonic()
+        if self.progress.cancelled():
+            self.progress.check()
+
+    # -- files ---------------------------------------------------------------------------------------
+
+    def _trim_metrics(self) -> None:
+        """Drop rows later than the step we resume from: they will be written again."""
+        if not self.metrics.exists():
+            return
+        with self.metrics.open(newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        kept = [r for r in rows if r and int(r[0]) < self.loop.budget.step]
+        with self.metrics.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *kept] if header else [])
+
+    def checkpoint(self) -> None:
+        """Write the state of the loop; the one before is kept."""
+        save_rotating(self.folder.path / "checkpoints", self.loop.state())
+
+    def preview(self) -> None:
+        """Draw one held-out patch: input, estimate and what the other half measured."""
+        from cryoaae.reports.figures import slices_figure
+        from cryoaae.reports.style import png
+
+        if not self.loop.held_out:
+            return
+        import torch
+
+        batch = self.loop.held_out[0]
+        with torch.no_grad():
+            estimate = self.loop.average.restorer(batch.inputs[:1])
+        target = self.folder.path / "previews" / f"step_{self.loop.budget.step:06d}.png"
+        panels = [("input", batch.inputs), ("restored", estimate), ("other half", batch.targets)]
+        voxel = self.session.restorer.spec.working_bin * self.session.voxel_size_angstrom
+        arrays = [(title, tensor[0, 0].cpu().numpy()) for title, tensor in panels]
+        target.parent.mkdir(exist_ok=True)
+        write_bytes(target, png(slices_figure(arrays, voxel)))

@@ -1,0 +1,1 @@
+"""Runs: the folder, its lock and record, progress and cancelling, devices and memory."""

@@ -1,0 +1,94 @@
+"""Devices, threads, memory and disk: asked for by name, checked before work starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryoaae.errors import InputError, ResourceError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("cryoaae")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device asked for: ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+
+    Raises
+    ------
+    InputError
+        If it is unknown or not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError("--device", f"'{name}' is not a device", "use auto, cpu, cuda or cuda:0") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not torch.cuda.is_available():
+            raise InputError("--device", f"'{name}' asked for, but no GPU is usable here", "use --device auto or cpu")
+        if device.index is not None and device.index >= count:
+            raise InputError("--device", f"'{name}' asked for, but there are {count} GPUs", "use a lower index")
+    elif device.type != "cpu":
+        raise InputError("--device", f"'{name}' is not supported", "use auto, cpu, cuda or cuda:0")
+    return device
+
+
+def set_threads(count: int | None) -> int:
+    """Set the CPU threads of torch (None: leave its choice); return their number."""
+    import torch
+
+    if count is not None:
+        if count < 1:
+            raise InputError("--threads", f"{count} is not a number of threads", "give 1 or more")
+        torch.set_num_threads(count)
+    return torch.get_num_threads()
+
+
+def available_memory_bytes() -> int:
+    """Memory that can be taken without swapping; respects a container's limit where it is told."""
+    try:
+        import psutil
+
+        free = int(psutil.virtual_memory().available)
+    except ImportError:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    used = Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        free = min(free, max(0, int(text) - int(used.read_text())))
+    return free
+
+
+def preflight(memory_bytes: float, disk_bytes: float, folder: Path) -> None:
+    """Refuse work that cannot fit.
+
+    Raises
+    ------
+    ResourceError
+        Naming what is needed and what there is.
+    """
+    free = available_memory_bytes()
+    if memory_bytes > free:
+        raise ResourceError(
+            f"needs {memory_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
+            "close other programs or use smaller tiles"
+        )
+    there = folder
+    while not there.exists():
+        there = there.parent
+    disk = shutil.disk_usage(there).free
+    if disk_bytes > disk:
+        raise ResourceError(
+            f"{folder}: needs {disk_bytes / 1e9:.1f} GB of disk, {disk / 1e9:.1f} GB are free; "
+            "free some space or write elsewhere"
+        )

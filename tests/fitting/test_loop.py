@@ -1,0 +1,155 @@
+"""The loop: learns, resumes bit for bit, and survives numbers that are not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryoaae.errors import FittingDivergedError
+from cryoaae.fitting.budget import Budget, Plateau
+from cryoaae.fitting.loop import Loop, run
+from cryoaae.fitting.session import prepare
+from cryoaae.fitting.settings import FitSettings
+from cryoaae.io.checkpoint import load_latest, save_rotating
+from cryoaae.io.project import Tomogram
+from cryoaae.physics.fourier import rfft
+from cryoaae.physics.resample import band_limit
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.volume import Volume
+
+SMALL = FitSettings(
+    patch_size=16, block_size=36, blocks=2, renew_every=2, batch_size=1, widths=(4, 8), working_bin=1,
+    minutes=None, steps=10, warm_up_steps=2, evaluations=4, held_out_fraction=0.1,
+)  # fmt: skip
+
+
+def tomogram(seed: int = 0, *, single: bool = False) -> Tomogram:
+    """Blobs seen through a wedge, with independent noise in the halves."""
+    generator = torch.Generator().manual_seed(seed)
+    wedge = MissingWedge((-60.0, 60.0))
+    # Clipped, so not Gaussian: a stationary Gaussian's wedge cannot be predicted from the rest.
+    field = band_limit(torch.randn(48, 48, 48, generator=generator), 0.08, 0.12)
+    signal = (field / field.std() - 1.2).clamp(min=0) * 6
+    halves = [
+        Volume(np.asarray(wedge.measured(signal + torch.randn(48, 48, 48, generator=generator))), 10.0)
+        for _ in range(2)
+    ]
+    if single:
+        return Tomogram("t", None, None, halves[0], wedge)
+    return Tomogram("t", halves[0], halves[1], None, wedge)
+
+
+def loop(settings: FitSettings, tmp_path: Path, *, single: bool = False) -> Loop:
+    session = prepare(
+        [tomogram(single=single)], settings, device=torch.device("cpu"), scratch=tmp_path / "scratch", init=None
+    )
+    return session.loop
+
+
+def go(fit: Loop, until: int | None = None) -> str | None:
+    def stop() -> None:
+        if until is not None and fit.budget.step >= until:
+            raise InterruptedError
+
+    try:
+        return run(fit, on_step=lambda _: None, on_evaluation=lambda _: None, on_time=stop)
+    except InterruptedError:
+        return None
+
+
+def weights(fit: Loop) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in fit.average.parameters()])
+
+
+def test_resume_is_bit_identical(tmp_path: Path) -> None:
+    whole = loop(SMALL, tmp_path)
+    go(whole)
+    broken = loop(SMALL, tmp_path)
+    go(broken, until=5)
+    save_rotating(tmp_path / "ckpt", broken.state())
+    resumed = loop(SMALL, tmp_path)
+    resumed.load_state(load_latest(tmp_path / "ckpt"))
+    go(resumed)
+    assert weights(whole).abs().max() > 0
+    assert torch.equal(weights(whole), weights(resumed))
+    assert all(torch.equal(a, b) for a, b in zip(whole.best.values(), resumed.best.values(), strict=True))
+
+
+def test_resume_without_the_optimiser_differs(tmp_path: Path) -> None:
+    """The law above can fail: forgetting Adam's moments changes the weights."""
+    whole, broken = loop(SMALL, tmp_path), loop(SMALL, tmp_path)
+    go(whole)
+    go(broken, until=5)
+    state, fresh = broken.state(), loop(SMALL, tmp_path)
+    state["optimisers"] = [o.state_dict() for o in fresh.optimisers]
+    fresh.load_state(state)
+    go(fresh)
+    assert not torch.equal(weights(whole), weights(fresh))
+
+
+def hidden_correlation(fit: Loop) -> float:
+    """Correlation with the target where only the second wedge, not the tomogram's own, took data away."""
+    cross = own = other = 0.0
+    for batch in fit.held_out:
+        with torch.no_grad():
+            estimate = rfft(fit.average.restorer(batch.inputs))
+        target, hidden = rfft(batch.targets), batch.seen & ~batch.kept
+        cross += float((estimate * target.conj()).real[hidden].sum())
+        own += float((estimate.abs() ** 2)[hidden].sum())
+        other += float((target.abs() ** 2)[hidden].sum())
+    return cross / math.sqrt(own * other + 1e-9)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_fitting_fills_wedges_on_data_kept_out(tmp_path: Path, single: bool) -> None:
+    fit = loop(replace(SMALL, steps=80, batch_size=2), tmp_path, single=single)
+    before = hidden_correlation(fit)
+    go(fit)
+    assert hidden_correlation(fit) > before + 0.1
+
+
+def test_a_bad_step_is_skipped_then_rolled_back_then_refused(tmp_path: Path) -> None:
+    fit = loop(SMALL, tmp_path)
+    go(fit, until=2)
+    before = weights(fit).clone()
+    with torch.no_grad():
+        fit.phases[0].parameters[0].fill_(math.nan)
+    for _ in range(4):
+        fit.step()
+    # Skipped three times, then back to the last good state at half the rate.
+    assert fit.rollbacks == 1
+    assert fit.rate == SMALL.learning_rate / 2
+    assert torch.isfinite(weights(fit)).all()
+    assert before.isfinite().all()
+    with torch.no_grad():
+        fit.phases[0].parameters[0].fill_(math.nan)
+    with pytest.raises(FittingDivergedError, match="pairs"):
+        for _ in range(4):
+            fit.step()
+
+
+def test_rate_warms_up_and_falls_to_zero() -> None:
+    budget = Budget(steps=100, minutes=None)
+    rates = []
+    for budget.step in range(101):
+        rates.append(budget.rate_factor(10))
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0, abs=0.03)
+    assert rates[-1] == pytest.approx(0.0)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_plateau_is_flat_after_its_patience() -> None:
+    plateau = Plateau(patience=2)
+    assert plateau.update(1.0)
+    assert not plateau.update(1.0)
+    assert not plateau.flat
+    assert not plateau.update(1.1)
+    assert plateau.flat
+    assert plateau.update(0.5)
+    assert not plateau.flat
