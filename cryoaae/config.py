@@ -48,7 +48,8 @@ class FitConfig(BaseModel):
     def _fits_together(self) -> FitConfig:
         multiple = 2 ** (len(self.widths) - 1)
         if self.patch_size % multiple:
-            raise ValueError(f"patch_size {self.patch_size} is not a multiple of {multiple}, as {len(self.widths)} widths need")
+            levels = len(self.widths)
+            raise ValueError(f"patch_size {self.patch_size} is not a multiple of {multiple} ({levels} widths)")
         if self.block_size < self.patch_size + 16:
             raise ValueError(f"block_size {self.block_size} is less than patch_size + 16 = {self.patch_size + 16}")
         if self.minutes is None and self.steps is None:
@@ -109,7 +110,8 @@ def _check_names(source: str, values: dict[str, Any]) -> None:
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            raise InputError(source, f"unknown setting '{key}'", f"did you mean '{near[0]}'?" if near else "see configs/")
+            remedy = f"did you mean '{near[0]}'?" if near else "see configs/"
+            raise InputError(source, f"unknown setting '{key}'", remedy)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -45,12 +45,16 @@ def command(
     """Restore tomograms with a fitted restorer; the tilts come from the model if it was fitted on them."""
     opening = {"lenient": lenient, "fill_nonfinite": o.fill(fill_nonfinite)}
     if dry_run:
+        from cryoaae.restoration.engine import RestoreOptions
         from cryoaae.restoration.restore import plan_restore
 
         for line in plan_restore(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
-            tilt_axis=tilt_axis, flip_tilts=flip_tilts, voxel_size_angstrom=voxel_size, overwrite=overwrite,
-            opening=opening, allow_scale=allow_scale, keep_measured=keep_measured, halves=halves, device=device,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, overwrite=overwrite,
+            opening={"voxel_size_angstrom": voxel_size, **opening},
+            options=RestoreOptions(
+                halves=halves, keep_measured=keep_measured, allow_scale=allow_scale, device=device
+            ),
         ):  # fmt: skip
             typer.echo(line)
         return

@@ -14,7 +14,7 @@ from cryoaae.errors import InputError
 
 def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
-    maps: Annotated[list[str] | None, typer.Option("--maps", help="Density maps (MRC), quoted glob; repeatable.")] = None,
+    maps: Annotated[list[str] | None, typer.Option("--maps", help="Density maps (MRC), quoted glob.")] = None,
     atoms: Annotated[list[str] | None, typer.Option("--atoms", help="Atomic models (PDB, mmCIF), quoted glob.")] = None,
     shape: Annotated[tuple[int, int, int], typer.Option("--shape", help="Voxels.", metavar="Z Y X")] = (96, 96, 96),
     voxel_size: Annotated[float, typer.Option("--voxel-size", help="Angstrom.")] = 10.0,

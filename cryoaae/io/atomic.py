@@ -64,7 +64,7 @@ def atomic_path(
         sync_file(part)
         if check is not None:
             check(part)
-        os.replace(part, target)
+        part.replace(target)
         sync_file(target.parent)
     except OSError as error:
         if error.errno in DISK_FULL:
@@ -114,7 +114,7 @@ def check_output(path: Path | str, inputs: Iterable[Path | str] = (), overwrite:
     path = Path(path)
     for source in inputs:
         with suppress(FileNotFoundError, NotADirectoryError):
-            if os.path.samefile(path, source):
+            if path.samefile(source):
                 raise InputError(path, f"is also an input ({source})", "choose another output name")
     if path.is_dir():
         raise InputError(path, "is a folder", "give the name of a file")

@@ -7,7 +7,6 @@ tensor and of every member of the archive.
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -96,8 +95,8 @@ def save_rotating(folder: Path | str, state: dict[str, Any]) -> Path:
     last = folder / LAST
     save_checkpoint(folder / NEXT, state)
     if last.exists():
-        os.replace(last, folder / PREVIOUS)
-    os.replace(folder / NEXT, last)
+        last.replace(folder / PREVIOUS)
+    (folder / NEXT).replace(last)
     return last
 
 

@@ -32,7 +32,7 @@ def _stem(path: Path) -> str:
 
 
 def side_of(path: Path) -> str:
-    """ "even", "odd" or "": which half the name, or else the folder, says a file is."""
+    """Return "even", "odd" or "": which half the name, or else the folder, says a file is."""
     for name in (_stem(path), path.absolute().parent.name):
         found = {SIDES[token.lower()] for token in HALF_TOKEN.findall(name)}
         if len(found) == 1:

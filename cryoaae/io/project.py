@@ -190,7 +190,7 @@ def _check_halves(even: Volume, odd: Volume) -> None:
 
 
 def _refuse_same_file(even: Path, odd: Path) -> None:
-    if even.exists() and odd.exists() and os.path.samefile(even, odd):
+    if even.exists() and odd.exists() and even.samefile(odd):
         raise InputError(
             f"{even} and {odd}", "halves are not independent: they are the same file",
             "give both half maps, or one as single",
@@ -225,7 +225,7 @@ def _expand(given: Sequence[PathLike], option: str, suffixes: tuple[str, ...] = 
         elif path.exists() or not glob.has_magic(str(entry)):
             here = [path]  # what is wrong with a missing file, its reader says
         else:
-            here = sorted(Path(match) for match in glob.glob(str(entry), recursive=True))
+            here = sorted(Path(match) for match in glob.glob(str(entry), recursive=True))  # noqa: PTH207
         if not here:
             raise InputError(entry, f"holds or matches no file for {option}", f"need {', '.join(suffixes)}")
         if not path.exists() and here == [path] and not os.path.lexists(path):

@@ -17,7 +17,7 @@ from cryoaae.physics.resample import to_working_grid
 from cryoaae.volume import Volume
 
 # Blocks for the scale: core and margin in working voxels, and how many are enough for any volume.
-CORE, MARGIN, BLOCKS = 64, 8, 64
+CORE, MARGIN, BLOCKS = 64, 8, 27
 # Below this share of the offset a deviation is float32 rounding, not density.
 CONSTANT = 1e-6
 

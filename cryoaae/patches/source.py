@@ -135,8 +135,8 @@ def prepare_source(
                     tile = _to_source_grid(block, working_bin)
                     edge = HALO * OVERSAMPLING
                     core = tile[edge:-edge, edge:-edge, edge:-edge]
-                    where = tuple(slice(t[0] * OVERSAMPLING, t[1] * OVERSAMPLING) for t in (z, y, x))
-                    density[(channel, *where)] = core
+                    dz, dy, dx = (slice(t[0] * OVERSAMPLING, t[1] * OVERSAMPLING) for t in (z, y, x))
+                    density[channel, dz, dy, dx] = core
     return TomogramSource(name, density, wedge, working, held_out, noise)
 
 

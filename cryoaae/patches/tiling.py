@@ -168,13 +168,22 @@ class TileGrid:
         """Halo rounded up to the multiple."""
         return math.ceil(self.halo / self.multiple) * self.multiple
 
-    def tile(self, core: Sequence[tuple[int, int]]) -> Tile:
-        """Tile with this core; its halo ends at the faces of the volume."""
-        read = tuple(
-            (max(0, a - self.reach), min(n, b + self.reach))
-            for (a, b), n in zip(core, self.shape, strict=True)
-        )
-        return Tile(tuple(core), read)
+    def tile(self, core: Sequence[tuple[int, int]], lengths: Sequence[int] | None = None) -> Tile:
+        """Tile with this core, reading at least a halo around it, within the volume.
+
+        Parameters
+        ----------
+        core : three (start, stop)
+        lengths : (z, y, x), optional
+            Core of the largest tile of the grid. At the faces tiles read further inwards instead of
+            less: when all have one size they batch, and libraries cache buffers for that one alone.
+        """
+        read = []
+        for axis, ((start, stop), n) in enumerate(zip(core, self.shape, strict=True)):
+            length = min(n, (stop - start if lengths is None else lengths[axis]) + 2 * self.reach)
+            first = min(max(0, start - self.reach), n - length)
+            read.append((first, first + length))
+        return Tile(tuple(core), tuple(read))
 
     def tiles(self, core: Sequence[int], *, shift: int = 0) -> list[Tile]:
         """Cut into tiles of `core` voxels (z, y, x), the grid shifted by `shift` voxels.
@@ -188,7 +197,7 @@ class TileGrid:
             first = shift % size
             cuts = [0, *range(first or size, n, size), n]
             axes.append(list(itertools.pairwise(cuts)))
-        return [self.tile(corner) for corner in itertools.product(*axes)]
+        return [self.tile(corner, core) for corner in itertools.product(*axes)]
 
     def split(self, tile: Tile) -> list[Tile]:
         """Cut a tile in two along its longest axis; one tile when it is too small to cut."""
@@ -204,34 +213,29 @@ class TileGrid:
     def choose_core(self, voxel_budget: float) -> tuple[int, int, int]:
         """Choose the core (z, y, x): small enough for the budget, no smaller than is efficient.
 
+        Large volumes of any size get tiles of about one size.
+
         Parameters
         ----------
         voxel_budget : float
             Most voxels a tile may read.
         """
-        parts = [1, 1, 1]
-        while True:
-            core = self._cores(parts)
-            longest = int(np.argmax(core))
-            if core[longest] <= 2 * self.multiple:
-                return core
-            finer = [p + (axis == longest) for axis, p in enumerate(parts)]
-            enough = core[longest] <= SMALL_EDGE or self._overhead(self._cores(finer)) > GOOD_OVERHEAD
-            if self.read_voxels(core) <= voxel_budget and enough:
-                return core
-            parts = finer
-
-    def _cores(self, parts: Sequence[int]) -> tuple[int, int, int]:
         unit = 2 * self.multiple  # half a tile is a multiple too
-        z, y, x = (math.ceil(n / p / unit) * unit for n, p in zip(self.shape, parts, strict=True))
+        good = max(SMALL_EDGE, 2 * self.reach / (GOOD_OVERHEAD ** (1 / 3) - 1))
+        edge = math.ceil(good / unit) * unit
+        while edge > unit and self.read_voxels(self._cores(edge)) > voxel_budget:
+            edge -= unit
+        return self._cores(edge)
+
+    def _cores(self, edge: int) -> tuple[int, int, int]:
+        """Share each axis out evenly among as few cores of at most `edge` voxels as do."""
+        unit = 2 * self.multiple
+        z, y, x = (math.ceil(n / math.ceil(n / edge) / unit) * unit for n in self.shape)
         return z, y, x
 
     def read_voxels(self, core: Sequence[int]) -> int:
-        """Voxels that a tile with such a core (z, y, x) reads at most."""
+        """Voxels that a tile with such a core (z, y, x) reads."""
         return math.prod(min(n, c + 2 * self.reach) for n, c in zip(self.shape, core, strict=True))
-
-    def _overhead(self, core: Sequence[int]) -> float:
-        return self.read_voxels(core) / math.prod(min(n, c) for n, c in zip(self.shape, core, strict=True))
 
 
 def whole_shape(axes: Sequence[PaddedAxis], working_bin: int) -> tuple[int, int, int]:

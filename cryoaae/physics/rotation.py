@@ -34,9 +34,6 @@ def random_rotations(count: int, *, generator: torch.Generator) -> Tensor:
     return torch.stack(rows, dim=1).float()
 
 
-HALF_TURNS: tuple[tuple[int, ...], ...] = ((), (-3, -2), (-3, -1), (-2, -1))
-
-
 def spline_prefilter(
     shape_zyx: Sequence[int], *, device: torch.device | str | None = None
 ) -> Tensor:

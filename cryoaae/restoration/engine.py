@@ -45,7 +45,7 @@ class RestoreOptions:
     keep_measured : bool
         Put the measured Fourier coefficients of the input back.
     symmetries : bool
-        Mean over the four half turns that keep the wedge; four times the work.
+        Mean over the half turns that keep the wedge (up to four, and as many times the work).
     allow_scale : bool
         Accept a voxel size that differs from the one the model was fitted on.
     device : str
@@ -159,7 +159,8 @@ def restore_volumes(
     tiles = plan.grid.tiles(plan.tile, shift=options.tile_shift)
     # The mean of two halves is less noisy than a half, and the model may know by how much.
     function = model.restore if len(volumes) == 2 and hasattr(model, "restore") else model
-    runner = TileRunner(function, plan.grid, plan.device, options.symmetries, reporter.advance)
+    turns = wedge.half_turns() if options.symmetries and wedge is not None else ((),)
+    runner = TileRunner(function, plan.grid, plan.device, turns, reporter.advance)
     keep = bool(outputs.halves)
     estimates = [scratch.array(plan.frame.working_zyx) for _ in (volumes if keep else volumes[:1])]
     for index, volume in enumerate(volumes):

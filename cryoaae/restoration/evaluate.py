@@ -148,7 +148,7 @@ def evaluate(
     result["verdict"] = _verdict(result)
     if output is not None:
         _write(result, volumes, wedge, Path(output))
-    return _plain(result)  # type: ignore[no-any-return]
+    return _plain(result)
 
 
 def _beside_truth(truth: Source | None) -> dict[str, Source]:

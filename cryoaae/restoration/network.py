@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from cryoaae.errors import ResourceError
 from cryoaae.patches.tiling import Tile, TileGrid
-from cryoaae.physics.rotation import HALF_TURNS
 
 CPU_BYTES = 600 << 20
 GPU_SHARE = 0.5
@@ -71,8 +70,8 @@ class TileRunner:
         (b, 1, z, y, x) -> the same shape.
     grid : TileGrid
     device : torch.device
-    symmetries : bool
-        Mean over the identity and the three half turns about x, y and z, which keep the wedge.
+    turns : tuple of axes to flip
+        Half turns to average over, the identity among them; see `MissingWedge.half_turns`.
     advance : callable
         Called with the number of working voxels done, after each batch; may raise to stop.
 
@@ -84,7 +83,7 @@ class TileRunner:
     function: Callable[[Tensor], Tensor]
     grid: TileGrid
     device: torch.device
-    symmetries: bool
+    turns: tuple[tuple[int, ...], ...]
     advance: Callable[[int], None]
     seconds: float = field(default=0.0, init=False)
 
@@ -136,10 +135,9 @@ class TileRunner:
         stack = np.stack([source[tile.read_slices] for tile in tiles])[:, None]
         with torch.inference_mode():
             batch = torch.from_numpy(stack).to(self.device)
-            turns = HALF_TURNS if self.symmetries else HALF_TURNS[:1]
             total = torch.zeros_like(batch)
-            for axes in turns:
+            for axes in self.turns:
                 total += self.function(batch.flip(axes)).flip(axes) if axes else self.function(batch)
-            out: NDArray[np.float32] = (total / len(turns))[:, 0].float().cpu().numpy()
+            out: NDArray[np.float32] = (total / len(self.turns))[:, 0].float().cpu().numpy()
         self.seconds += time.perf_counter() - start
         return out

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoaae.errors import CryoaaeError, InputError, InterruptedRunError, ItemsFailedError
-from cryoaae.io.mrc import assert_unchanged, create_volume
+from cryoaae.io.atomic import check_output
+from cryoaae.io.mrc import assert_unchanged, create_volume, open_volume
 from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs
 from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
@@ -146,7 +147,7 @@ def restore(
     model: nn.Module | Path | str,
     even: Sequence[Path | str] | Path | str = (),
     odd: Sequence[Path | str] | Path | str = (),
-    tilts: Path | str | None = None,
+    tilts: Sequence[Path | str] | Path | str | None = None,
     tilt_range: tuple[float, float] | None = None,
     tilt_axis: str | float = "y",
     flip_tilts: bool = False,
@@ -202,13 +203,14 @@ def restore(
     """
     chosen = replace(options or RestoreOptions(), **keywords)
     set_threads(threads)
-    # The wedge matters for the merge alone.
-    default = None if chosen.keep_measured else MissingWedge()
-    items = _items(inputs, even, odd, tilts, tilt_range, tilt_axis, flip_tilts, default)
-    targets = [_paths(item, Path(output), len(items), halves=chosen.halves) for item in items]
-    for item, paths in zip(items, targets, strict=True):
-        _check_paths(item, paths, overwrite=overwrite)
+    geometry = {
+        "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
+        "flip_tilts": flip_tilts,
+    }  # fmt: skip
     restorer = Restorer.load(model) if isinstance(model, str | Path) else model
+    items, targets = _resolve(inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite)
+    if Path(output).suffix.lower() not in MRC_SUFFIXES:
+        Path(output).mkdir(exist_ok=True)
     told = progress or NullProgress()
     opening = {"voxel_size_angstrom": voxel_size_angstrom, **(opening or {})}
     results, failures = [], []
@@ -229,29 +231,85 @@ def restore(
     return results
 
 
-def _items(
-    inputs: Any,
-    even: Any,
-    odd: Any,
-    tilts: Any,
-    tilt_range: tuple[float, float] | None,
-    tilt_axis: str | float,
-    flip_tilts: bool,
-    default_wedge: MissingWedge | None,
-) -> list[TomogramInput]:
-    """Resolve whatever names the tomograms into a list of inputs."""
+def plan_restore(
+    inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
+    output: Path | str = "",
+    *,
+    model: nn.Module | Path | str,
+    overwrite: bool = False,
+    opening: dict[str, Any] | None = None,
+    options: RestoreOptions | None = None,
+    **geometry: Any,
+) -> list[str]:
+    """Check everything `restore` would, and say what it would do, a line a tomogram; writes nothing.
+
+    Parameters
+    ----------
+    inputs, output, model, overwrite, opening, options
+        As for `restore`.
+    **geometry
+        ``even``, ``odd``, ``tilts``, ``tilt_range``, ``tilt_axis``, ``flip_tilts`` of `restore`.
+
+    Raises
+    ------
+    InputError
+    """
+    chosen = options or RestoreOptions()
+    restorer = Restorer.load(model) if isinstance(model, str | Path) else model
+    items, targets = _resolve(inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite)
+    lines = []
+    for item, paths in zip(items, targets, strict=True):
+        like = open_tomogram(item, **(opening or {})).volumes[0]
+        check_voxel_size(like.voxel_size_angstrom, restorer, item.name, allow_scale=chosen.allow_scale)
+        plan = plan_restoration(like.shape, restorer, replace(chosen, halves=len(paths) > 1))
+        lines.append(
+            f"{item.name}: {' x '.join(map(str, like.shape))} voxels -> {', '.join(map(str, paths))}; "
+            f"needs {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.2f} GB of scratch"
+        )
+    return lines
+
+
+def _resolve(
+    inputs: Any, output: Path, model: Any, geometry: dict[str, Any], options: RestoreOptions, *, overwrite: bool
+) -> tuple[list[TomogramInput], list[tuple[Path, ...]]]:
+    """Inputs with their wedges, and output files that may be written."""
     listed: list[Any] = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
     if listed and all(isinstance(item, TomogramInput) for item in listed):
-        return listed
-    return resolve_inputs(
-        listed,
-        even=even,
-        odd=odd,
-        tilts=tilts,
-        tilt_range=tilt_range,
-        tilt_axis=tilt_axis,
-        flip_tilts=flip_tilts,
-        default_wedge=default_wedge,
+        items = listed
+    else:
+        stated = geometry.get("tilts") is not None or geometry.get("tilt_range") is not None
+        items = resolve_inputs(listed, **geometry, default_wedge=None if stated else MissingWedge())
+        if not stated:
+            items = [replace(item, wedge=known_wedge(item, model)) for item in items]
+    targets = [_paths(item, output, len(items), halves=options.halves) for item in items]
+    for item, paths in zip(items, targets, strict=True):
+        for path in paths:
+            # A folder that is not there yet is made, if its own folder is.
+            made = path.parent == output and not output.exists()
+            check_output(output if made else path, item.paths, overwrite=overwrite)
+    return items, targets
+
+
+def known_wedge(item: TomogramInput, model: Any) -> MissingWedge:
+    """Wedge of a tomogram the model was fitted on, found by its content.
+
+    Raises
+    ------
+    InputError
+        When the model was fitted on other tomograms.
+    """
+    digest_of_first = open_volume(item.paths[0]).digest()
+    for known in getattr(model.spec, "tomograms", []):
+        if digest_of_first in known["digests"]:
+            tilts = known["tilts_deg"]
+            return MissingWedge(
+                tuple(known["tilt_range_deg"]),
+                None if tilts is None else tuple(tilts),
+                known["tilt_axis_deg"],
+                known["flipped"],
+            )
+    raise InputError(
+        item.paths[0], "the model was not fitted on it, so its tilts are not known", "give --tilts or --tilt-range"
     )
 
 
@@ -262,21 +320,10 @@ def _paths(item: TomogramInput, output: Path, count: int, *, halves: bool) -> tu
             raise InputError(output, f"one file for {count} tomograms", "give a folder")
         mean = output
     else:
-        output.mkdir(parents=True, exist_ok=True)
         mean = output / f"{item.name}_restored.mrc"
     if not halves or not item.has_halves:
         return (mean,)
     return (mean, *(mean.with_name(f"{mean.stem}_{half}{mean.suffix}") for half in ("even", "odd")))
-
-
-def _check_paths(item: TomogramInput, paths: Sequence[Path], *, overwrite: bool) -> None:
-    for path in paths:
-        if not path.exists():
-            continue
-        if any(path.samefile(source) for source in item.paths):
-            raise InputError(path, "is an input as well", "write to another file")
-        if not overwrite:
-            raise InputError(path, "exists", "give --overwrite or another output")
 
 
 def _label(model: Any) -> str:

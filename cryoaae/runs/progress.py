@@ -77,7 +77,8 @@ class ConsoleProgress(NullProgress):
         self.quiet = quiet
         self._bar: Any = None
         self._task: Any = None
-        self._name, self._unit, self._total = "", "", None
+        self._name, self._unit = "", ""
+        self._total: float | None = None
         self._done = self._started = self._last_line = 0.0
 
     def _on_terminal(self) -> bool:

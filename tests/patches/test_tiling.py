@@ -35,6 +35,7 @@ def grids(draw):
 def test_cores_cover_every_voxel_once_and_identity_is_exact(case):
     grid, core, shift = case
     source = np.random.default_rng(0).normal(size=grid.shape).astype(np.float32)
+    assert len({tile.read_shape for tile in grid.tiles(core, shift=shift)}) == 1
     target, count = np.zeros_like(source), np.zeros(grid.shape, int)
     for tile in grid.tiles(core, shift=shift):
         read = source[tile.read_slices]
