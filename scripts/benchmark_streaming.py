@@ -70,7 +70,12 @@ def main() -> None:
         sampler.start()
         sources = {"inputs": files} if chosen.single else {"even": files[0], "odd": files[1]}
         result = restore(
-            output=folder / "out.mrc", model=model, threads=chosen.threads, device="cpu", **sources
+            output=folder / "out.mrc",
+            model=model,
+            threads=chosen.threads,
+            device="cpu",
+            tilt_range=(-60, 60),
+            **sources,
         )[0]
         sampler.running = False
         sampler.join()

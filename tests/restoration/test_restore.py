@@ -83,9 +83,7 @@ def test_grids_shifted_by_half_a_tile_agree_everywhere(shape, working_bin):
     assert np.abs(one - two).max() < 0.01 * one.std()
     # The check has teeth: with too small a halo the grids differ.
     short = Convolutions(working_bin, halo=0)
-    seams = restore(data, model=short, tile=(8, 16, 16)) - restore(
-        data, model=short, tile=(8, 16, 16), tile_shift=4
-    )
+    seams = restore(data, model=short, tile=(8, 16, 16)) - restore(data, model=short, tile=(8, 16, 16), tile_shift=4)
     assert np.abs(seams).max() > 0.05 * one.std()
 
 
@@ -154,9 +152,7 @@ def test_symmetries_make_half_turns_commute():
 
     def error(axes: tuple[int, int], **keywords) -> float:
         turned = restore(np.flip(data, axes).copy(), model=model, **keywords)
-        return float(
-            np.abs(turned - np.flip(restore(data, model=model, **keywords), axes))[(slice(9, 15),) * 3].max()
-        )
+        return float(np.abs(turned - np.flip(restore(data, model=model, **keywords), axes))[(slice(9, 15),) * 3].max())
 
     # The voxel grid of an even size turns onto itself shifted by a voxel: bin 1 avoids half voxels.
     model = Convolutions(working_bin=1)
@@ -283,10 +279,9 @@ def write_halves(folder: Path, shape: tuple[int, int, int] = (20, 24, 30)) -> tu
 def test_files_hold_what_the_arrays_hold(tmp_path, keep):
     even, odd = write_halves(tmp_path)
     model = Convolutions()
-    geometry = {"tilt_range": (-50, 60)} if keep else {}
     out = tmp_path / "out.mrc"
     (result,) = restore_files(
-        output=out, even=even, odd=odd, model=model, halves=True, keep_measured=keep, device="cpu", **geometry
+        output=out, even=even, odd=odd, model=model, halves=True, keep_measured=keep, device="cpu", tilt_range=(-50, 60)
     )
     assert result.paths == (out, tmp_path / "out_even.mrc", tmp_path / "out_odd.mrc")
     volumes = [open_volume(p).numpy() for p in (even, odd)]
@@ -302,10 +297,8 @@ def test_files_hold_what_the_arrays_hold(tmp_path, keep):
 
 
 def test_folder_of_single_volumes(tmp_path):
-    paths = [
-        path.rename(tmp_path / f"{name}.mrc") for path, name in zip(write_halves(tmp_path), "ab", strict=True)
-    ]
-    results = restore_files(paths, tmp_path / "new", model=Identity(), device="cpu")
+    paths = [path.rename(tmp_path / f"{name}.mrc") for path, name in zip(write_halves(tmp_path), "ab", strict=True)]
+    results = restore_files(paths, tmp_path / "new", model=Identity(), device="cpu", tilt_range=(-60, 60))
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a_restored.mrc", "b_restored.mrc"]
     assert [r.paths[0].name for r in results] == ["a_restored.mrc", "b_restored.mrc"]
 
@@ -316,13 +309,17 @@ def test_existing_output_and_input_as_output_are_refused(tmp_path):
     out = tmp_path / "out.mrc"
     out.write_bytes(b"old")
     with pytest.raises(InputError, match="exists"):
-        restore_files(output=out, even=even, odd=odd, model=Identity(), device="cpu")
-    with pytest.raises(InputError, match="input as well"):
-        restore_files(output=even, even=even, odd=odd, model=Identity(), device="cpu", overwrite=True)
+        restore_files(output=out, even=even, odd=odd, model=Identity(), device="cpu", tilt_range=(-60, 60))
+    with pytest.raises(InputError, match="also an input"):
+        restore_files(
+            output=even, even=even, odd=odd, model=Identity(), device="cpu", tilt_range=(-60, 60), overwrite=True
+        )
     link = tmp_path / "link.mrc"
     link.symlink_to(even)
-    with pytest.raises(InputError, match="input as well"):
-        restore_files(output=link, even=even, odd=odd, model=Identity(), device="cpu", overwrite=True)
+    with pytest.raises(InputError, match="also an input"):
+        restore_files(
+            output=link, even=even, odd=odd, model=Identity(), device="cpu", tilt_range=(-60, 60), overwrite=True
+        )
     assert even.read_bytes() == before
     assert out.read_bytes() == b"old"
 
@@ -339,7 +336,9 @@ def test_failure_keeps_the_old_output(tmp_path):
             raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        restore_files(output=out, even=even, odd=odd, model=Broken(), device="cpu", overwrite=True)
+        restore_files(
+            output=out, even=even, odd=odd, model=Broken(), device="cpu", tilt_range=(-60, 60), overwrite=True
+        )
     assert out.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mrc", "t_EVN.mrc", "t_ODD.mrc"]
 
@@ -354,6 +353,7 @@ def test_wrong_voxel_size_names_the_file(tmp_path):
             model=Identity(),
             device="cpu",
             voxel_size_angstrom=13.6,
+            tilt_range=(-60, 60),
         )
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out.mrc").exists()
