@@ -89,16 +89,32 @@ def measure(folder: Path, seed: int, minutes: float, note: str, run: Path | None
     output = run / "restored.mrc"
     result = cryoaae.restore([], output, model=run, **halves, symmetries=True, halves=True, overwrite=True)[0]
     seconds = time.monotonic() - started
-    scores = cryoaae.evaluate(
-        output, wedge=wedge, truth=folder / "truth.mrc", even=halves["even"], odd=halves["odd"], output=run / "evaluation"
-    )
+    raw = {half: halves[half] for half in ("even", "odd")}
+    scores = cryoaae.evaluate(output, wedge=wedge, truth=folder / "truth.mrc", **raw, output=run / "evaluation")
     record = json.loads((run / "run.json").read_text())
     return {
         "phantom": folder.name, "seed": seed, "minutes": minutes, "note": note, "seconds": round(seconds),
         "restore_seconds": round(result.seconds, 1), "threads": torch.get_num_threads(), "cores": os.cpu_count(),
         "versions": versions(), "started": record["started"], "rows": scores["rows"],
-        "nothing": nothing_from_nothing(folder, run, wedge, seed),
+        "honesty": honesty(scores["rows"]), "nothing": nothing_from_nothing(folder, run, wedge, seed),
     }  # fmt: skip
+
+
+def honesty(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Contrast and power of the restoration in the truth's units.
+
+    A phantom's truth may have units of its own; the gain of the input on it (low band, measured
+    region, where there is hardly any noise) converts.
+    """
+    by_kind = {row["name"]: row["regions"] for row in rows}
+    units = by_kind["zero_fill"]["seen"]["bands"]["low"]["slope"]
+    restored = by_kind["restored"]
+    return {
+        "units": units,
+        "slope_low_seen": restored["seen"]["bands"]["low"]["slope"] / units,
+        "excess_power_wedge": restored["missing"]["bands"]["band"]["excess_power"] / units**2,
+        "excess_power_wedge_clip": by_kind["clip_input"]["missing"]["bands"]["band"]["excess_power"] / units**2,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -122,7 +138,10 @@ def table(rows: list[dict[str, Any]]) -> str:
             "",
             f"Pure noise of the same spectrum: {100 * nothing['noise_wedge']:.2f} % of the power in the wedge, "
             f"{100 * nothing['noise_seen']:.1f} % in the measured band. Phases randomised: "
-            f"{100 * nothing['phases_wedge']:.1f} % in the wedge.",
+            f"{100 * nothing['phases_wedge']:.1f} % in the wedge. In the truth's units: slope "
+            f"{row['honesty']['slope_low_seen']:.2f} (low band, measured), power in the wedge over what agreement "
+            f"explains {row['honesty']['excess_power_wedge']:.2f} (clip: "
+            f"{row['honesty']['excess_power_wedge_clip']:.1f}).",
             "",
         ]
     return "\n".join(lines)
@@ -142,7 +161,7 @@ def main() -> None:
         rows.append(measure(options.folder, options.seed, options.minutes, options.note, options.run))
         ROWS.parent.mkdir(parents=True, exist_ok=True)
         write_text(ROWS, json.dumps(rows, indent=1) + "\n")
-        print(json.dumps(rows[-1]["nothing"]))
+        print(json.dumps(rows[-1]["nothing"] | rows[-1]["honesty"]))
     if options.table:
         write_text(TABLE, table(rows))
 

@@ -94,17 +94,20 @@ def prepare(
         sources.append(source)
         spectra.append(on_grid)
     mean = Spectra(torch.stack([s.signal for s in spectra]).mean(0), torch.stack([s.noise for s in spectra]).mean(0))
-    restorer = init or Restorer(
+    restorer = Restorer(
         RestorerSpec(
             working_bin=working_bin,
             voxel_size_angstrom=voxel_size,
-            network={"widths": list(settings.widths)},
+            network=init.spec.network if init else {"widths": list(settings.widths)},
             skewness=float(np.mean([_skewness(s) for s in sources])),
             tomograms=[_describe(t, v) for t, v in zip(tomograms, volumes, strict=True)],
         ),
         mean,
         halves=len(volumes[0]),
     )
+    if init is not None:
+        # Its weights, but the spectra and so the linear part of these tomograms.
+        restorer.network.load_state_dict(init.network.state_dict())
     model = PairFitting(restorer.train(), whitening(mean), settings.hidden_weight).to(device)
     held_out_batches = _held_out_batches(sources, settings, device, generator)
     pool = BlockPool(

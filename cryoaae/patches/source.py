@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cryoaae.patches.normalise import Normalisation
+from cryoaae.patches.tiling import read_reflected
 from cryoaae.physics.fourier import irfft, radius, rfft, soft_lowpass
 from cryoaae.physics.resample import BAND_START, BAND_STOP, fourier_resample
 from cryoaae.physics.rotation import OVERSAMPLING, spline_prefilter
@@ -68,20 +69,6 @@ def _tiles(size: int, tile: int, halo: int) -> Iterator[tuple[int, int, int, int
         yield start, stop, start - halo, stop + halo
 
 
-def _read_reflected(volume: Volume, intervals: tuple[tuple[int, int], ...]) -> Tensor:
-    """Read a block that may reach outside the volume; outside is filled by reflection."""
-    indices = []
-    for (start, stop), n in zip(intervals, volume.shape, strict=True):
-        period = max(2 * n - 2, 1)
-        i = np.abs(np.arange(start, stop)) % period
-        indices.append(np.where(i >= n, period - i, i))
-    low = [int(i.min()) for i in indices]
-    high = [int(i.max()) + 1 for i in indices]
-    block = volume.block(*(slice(a, b) for a, b in zip(low, high, strict=True)))
-    local = [i - a for i, a in zip(indices, low, strict=True)]
-    return torch.from_numpy(np.ascontiguousarray(block[np.ix_(*local)]))
-
-
 def _to_source_grid(block: Tensor, working_bin: int) -> Tensor:
     """Block of tomogram voxels (z, y, x) to the source grid: band-limited and prefiltered."""
     shape = tuple(n // working_bin * OVERSAMPLING for n in block.shape)
@@ -130,9 +117,9 @@ def prepare_source(
         for z in _tiles(working[0], TILE, HALO):
             for y in _tiles(working[1], TILE, HALO):
                 for x in _tiles(working[2], TILE, HALO):
-                    read = tuple((t[2] * working_bin, t[3] * working_bin) for t in (z, y, x))
-                    block = (_read_reflected(volume, read) - normalisation.mean) / normalisation.scale
-                    tile = _to_source_grid(block, working_bin)
+                    read = [(t[2] * working_bin, t[3] * working_bin) for t in (z, y, x)]
+                    block = normalisation.apply(read_reflected(volume, read))
+                    tile = _to_source_grid(torch.from_numpy(block), working_bin)
                     edge = HALO * OVERSAMPLING
                     core = tile[edge:-edge, edge:-edge, edge:-edge]
                     dz, dy, dx = (slice(t[0] * OVERSAMPLING, t[1] * OVERSAMPLING) for t in (z, y, x))

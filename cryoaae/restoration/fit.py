@@ -164,6 +164,7 @@ class Recorder:
         self.progress.message(f"stopped: {reason}, after {self.loop.budget.step} steps")
         self.checkpoint()
         self.preview()
+        self._draw_losses()
         if self.loop.held_out:
             self.loop.average.load_state_dict(self.loop.best)
         self.loop.average.restorer.save(self.folder.path / "model.safetensors")
@@ -226,6 +227,19 @@ class Recorder:
         kept = [r for r in rows if r and int(r[0]) < self.loop.budget.step]
         with self.metrics.open("w", newline="") as file:
             csv.writer(file).writerows([header, *kept] if header else [])
+
+    def _draw_losses(self) -> None:
+        from cryoaae.reports.progress_figures import loss_figure
+        from cryoaae.reports.style import png
+
+        with self.metrics.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        steps = [float(row["step"]) for row in rows]
+        curves = {
+            title: [float(row[column] or "nan") for row in rows]
+            for title, column in (("fitted", "loss"), ("kept out", "held_out_loss"))
+        }
+        write_bytes(self.folder.path / "loss.png", png(loss_figure(steps, curves)))
 
     def checkpoint(self) -> None:
         """Write the state of the loop; the one before is kept."""
