@@ -18,7 +18,7 @@ from cryoaae.models.restorer import Restorer, RestorerSpec
 from cryoaae.patches.normalise import shared_normalisation
 from cryoaae.patches.pairs import BlockPool, BlockRecipe, PairBatch, make_block
 from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
-from cryoaae.patches.spectra import Spectra, choose_working_bin, measure_spectra
+from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.volume import Volume
 
@@ -80,8 +80,10 @@ def prepare(
     raw = [measure_spectra(v, t.wedge, generator=generator) for v, t in zip(volumes, tomograms, strict=True)]
     working_bin = init.spec.working_bin if init else settings.working_bin
     if working_bin is None:
-        working_bin = min(choose_working_bin(s, v[0].shape) for s, v in zip(raw, volumes, strict=True))
-    sources, spectra = [], []
+        working_bin = min(
+            choose_working_bin(s, v[0].shape, voxel_size_angstrom=voxel_size) for s, v in zip(raw, volumes, strict=True)
+        )
+    sources, spectra, normalisations = [], [], []
     for tomogram, pair, spectrum in zip(tomograms, volumes, raw, strict=True):
         normalisation = shared_normalisation(pair, working_bin)
         on_grid = spectrum.on_working_grid(working_bin, normalisation.scale)
@@ -93,7 +95,8 @@ def prepare(
         )  # fmt: skip
         sources.append(source)
         spectra.append(on_grid)
-    mean = Spectra(torch.stack([s.signal for s in spectra]).mean(0), torch.stack([s.noise for s in spectra]).mean(0))
+        normalisations.append(normalisation.scale)
+    mean = _mean(spectra)
     restorer = Restorer(
         RestorerSpec(
             working_bin=working_bin,
@@ -103,6 +106,7 @@ def prepare(
             tomograms=[_describe(t, v) for t, v in zip(tomograms, volumes, strict=True)],
         ),
         mean,
+        fine=_mean([s.normalised(n) for s, n in zip(raw, normalisations, strict=True)]),
         halves=len(volumes[0]),
     )
     if init is not None:
@@ -116,6 +120,15 @@ def prepare(
     )  # fmt: skip
     loop = Loop(model, pool, held_out_batches, settings, margin=BLOCK_MARGIN)
     return Session(loop, restorer, spectra, voxel_size)
+
+
+def _mean(spectra: list[Spectra]) -> Spectra:
+    """Average spectra of tomograms brought to one scale; shells of the first."""
+    shells = len(spectra[0].signal)
+    centre = (torch.arange(shells, dtype=torch.float64) + 0.5) / shells
+    signal = torch.stack([interpolate(s.signal, centre) for s in spectra]).mean(dim=0)
+    noise = torch.stack([interpolate(s.noise, centre) for s in spectra]).mean(dim=0)
+    return Spectra(signal, noise, spectra[0].freq_max)
 
 
 def _held_out_batches(

@@ -44,6 +44,11 @@ class RestorerSpec:
     tomograms: list[dict[str, Any]] = field(default_factory=list)
 
 
+def averaged(fsc: Tensor, count: int) -> Tensor:
+    """Wiener filter of the mean of `count` inputs, S / (S + N / count), from S / (S + N)."""
+    return count * fsc / (1 + (count - 1) * fsc)
+
+
 def convolve(volume: Tensor, kernel: Tensor) -> Tensor:
     """Convolve volumes (..., z, y, x) with a kernel (k, k, k), zero outside, by FFT.
 
@@ -70,6 +75,9 @@ class Restorer(nn.Module):
     spectra : Spectra, optional
         Spectra on the working grid; they set the Wiener filter W = S / (S + N). Without them W is
         the identity until weights are loaded.
+    fine : Spectra, optional
+        Spectra on the tomogram's own grid. What lies beyond the working grid's band is restored by
+        their Wiener filter alone (`restoration.detail`): kept where it was measured, never filled.
     halves : int
         How many inputs are averaged when restoring: 2 for halves, 1 for a single volume.
 
@@ -82,14 +90,22 @@ class Restorer(nn.Module):
 
     wiener: Tensor
     wiener_mean: Tensor
+    fine: Tensor
 
-    def __init__(self, spec: RestorerSpec, spectra: Spectra | None = None, *, halves: int = 2) -> None:
+    def __init__(
+        self,
+        spec: RestorerSpec,
+        spectra: Spectra | None = None,
+        *,
+        fine: Spectra | None = None,
+        halves: int = 2,
+    ) -> None:
         super().__init__()
         self.spec = spec
-        one = torch.ones(32, dtype=torch.float64) if spectra is None else spectra.fsc
-        averaged = halves * one / (1 + (halves - 1) * one)
+        one, all_ = (torch.ones(32, dtype=torch.float64) if s is None else s.fsc for s in (spectra, fine))
         self.register_buffer("wiener", radial_kernel(one, reach=KERNEL_REACH))
-        self.register_buffer("wiener_mean", radial_kernel(averaged, reach=KERNEL_REACH))
+        self.register_buffer("wiener_mean", radial_kernel(averaged(one, halves), reach=KERNEL_REACH))
+        self.register_buffer("fine", averaged(all_, halves).float())
         self.network = UNet(in_channels=2, **spec.network)
 
     @property

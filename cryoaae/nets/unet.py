@@ -12,6 +12,8 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+SLOPE = 0.1
+
 
 def _convolutions(inputs: int, outputs: int, count: int, bias: bool) -> nn.Sequential:
     layers = []
@@ -22,7 +24,7 @@ def _convolutions(inputs: int, outputs: int, count: int, bias: bool) -> nn.Seque
                 in_channels=inputs if index == 0 else outputs,
                 out_channels=outputs,
                 kernel_size=3,
-                act=("leakyrelu", {"negative_slope": 0.1, "inplace": True}),
+                act=("leakyrelu", {"negative_slope": SLOPE, "inplace": True}),
                 norm=None,
                 bias=bias,
             )
@@ -67,8 +69,20 @@ class UNet(nn.Module):
             _convolutions(2 * widths[i], widths[i], convolutions, bias) for i in range(levels - 1)
         )
         self.last = nn.Conv3d(widths[0], 1, 1, bias=False)
-        nn.init.zeros_(self.last.weight)
+        self._initialise()
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def _initialise(self) -> None:
+        """Keep the variance from layer to layer (He et al. 2015); the last layer starts at zero.
+
+        With torch's default every layer shrinks its input, so the deep path is silent for hundreds
+        of steps (measured: no progress on a phantom in 350 of them).
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                slope = SLOPE if module.kernel_size != (1, 1, 1) else 1.0
+                nn.init.kaiming_normal_(module.weight, a=slope, nonlinearity="leaky_relu")
+        nn.init.zeros_(self.last.weight)
 
     @property
     def multiple(self) -> int:

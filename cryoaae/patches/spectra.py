@@ -7,6 +7,7 @@ has no such split: its noise is taken from its quietest blocks (featureless ice)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,9 @@ QUIET_SHARE = 0.1
 FSC_FLOOR = 0.1
 MAX_BIN = 4
 MIN_WORKING_VOXELS = 24
+# Wedges are filled from coarse detail: nothing beyond 40 angstrom was ever recovered in one, and a
+# finer grid takes eight times the work. Finer measured detail passes a Wiener filter (Restorer.fine).
+WORKING_VOXEL_ANGSTROM = 16.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class Spectra:
         above = torch.nonzero(smooth >= floor).flatten()
         last = int(above[-1]) + 1 if len(above) else 1
         return last / len(smooth) * self.freq_max
+
+    def normalised(self, scale: float) -> Spectra:
+        """The same for densities divided by `scale`."""
+        return Spectra(self.signal / scale**2, self.noise / scale**2, self.freq_max)
 
     def on_working_grid(self, working_bin: int, scale: float, shells: int = 32) -> Spectra:
         """The same spectra per coefficient of the normalised working grid, up to its Nyquist."""
@@ -122,14 +130,17 @@ def _filled(curves: Tensor, count: Tensor) -> Tensor:
     return curves[:, nearest]
 
 
-def choose_working_bin(spectra: Spectra, shape_zyx: tuple[int, int, int]) -> int:
+def choose_working_bin(
+    spectra: Spectra, shape_zyx: tuple[int, int, int], *, voxel_size_angstrom: float = WORKING_VOXEL_ANGSTROM
+) -> int:
     """Binning of the working grid: as coarse as the half-map FSC allows.
 
-    The thinnest axis keeps at least a few tens of working voxels.
+    Not finer than `WORKING_VOXEL_ANGSTROM`; the thinnest axis keeps a few tens of working voxels.
     """
     by_signal = int(0.5 / spectra.cutoff())
+    by_voxel = math.ceil(WORKING_VOXEL_ANGSTROM / voxel_size_angstrom)
     by_size = min(shape_zyx) // MIN_WORKING_VOXELS
-    return max(1, min(by_signal, by_size, MAX_BIN))
+    return max(1, min(max(by_signal, by_voxel), by_size, MAX_BIN))
 
 
 def radial_kernel(curve: Tensor, *, reach: int) -> Tensor:
@@ -137,7 +148,7 @@ def radial_kernel(curve: Tensor, *, reach: int) -> Tensor:
 
     Compact, so that tiles agree: windowed beyond half of `reach`.
     """
-    box = (32, 32, 32)
+    box = (4 * reach + 8,) * 3
     k = radius(box).double()
     response = interpolate(curve.double(), (k * 2).clamp(max=1.0))
     kernel = torch.fft.fftshift(torch.fft.irfftn(response.to(torch.complex128), s=box))

@@ -15,6 +15,7 @@ from cryoaae.errors import InputError, InterruptedRunError
 from cryoaae.patches.normalise import shared_normalisation
 from cryoaae.patches.tiling import TileGrid
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.detail import add_detail, detail_kernel
 from cryoaae.restoration.keep_measured import keep_measured_bytes, keep_measured_in_place
 from cryoaae.restoration.network import (
     MAX_BATCH,
@@ -173,6 +174,10 @@ def restore_volumes(
     if keep:
         mean_into_first(estimates)
     from_working(estimates[0], outputs.mean, plan.frame, normalisation, scratch=scratch, check=reporter.check)
+    fine = getattr(model, "fine", None)
+    kernel = None if fine is None else detail_kernel(fine, plan.frame.working_bin)
+    if kernel is not None:
+        add_detail(outputs.mean, outputs.halves, volumes, kernel, check=reporter.check)
     if options.keep_measured:
         if wedge is None:
             raise InputError("keep_measured", "needs the wedge", "give the tilts or the tilt range")

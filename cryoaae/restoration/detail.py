@@ -1,0 +1,71 @@
+"""Measured detail finer than the working grid: passed by a Wiener filter, never filled.
+
+The network works where wedges can be filled. What the halves share beyond its band is real all the
+same, so it is added from the input, shrunk by S / (S + N) as noise demands. The filter is radial
+and compact, so tiles agree exactly, and it is blind to the band that the network restored.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoaae.models.restorer import convolve
+from cryoaae.patches.spectra import interpolate, radial_kernel
+from cryoaae.patches.tiling import read_reflected
+from cryoaae.physics.fourier import soft_lowpass
+from cryoaae.physics.resample import BAND_START, BAND_STOP
+from cryoaae.volume import Volume
+
+REACH, TILE = 16, 128
+SHELLS = 128
+# A filter that lets less than this through is not worth a pass over the tomogram.
+NEGLIGIBLE = 0.02
+
+
+def detail_kernel(fine: Tensor, working_bin: int) -> Tensor | None:
+    """Kernel (k, k, k) of the Wiener filter `fine` beyond the working grid's band; None if negligible.
+
+    Parameters
+    ----------
+    fine : (shells,)
+        Wiener filter per shell up to Nyquist of the tomogram's grid.
+    working_bin : int
+        Tomogram voxels per working voxel.
+    """
+    freq = (torch.arange(SHELLS, dtype=torch.float64) + 0.5) / SHELLS * 0.5
+    beyond = 1.0 - soft_lowpass(freq * working_bin, BAND_START, BAND_STOP)
+    response = interpolate(fine.double().cpu(), freq * 2) * beyond
+    if working_bin == 1 or float(response.max()) < NEGLIGIBLE:
+        return None
+    return radial_kernel(response, reach=REACH)
+
+
+def add_detail(
+    mean: NDArray[Any],
+    halves: Sequence[NDArray[Any]],
+    volumes: Sequence[Volume],
+    kernel: Tensor,
+    *,
+    check: Callable[[], None],
+) -> None:
+    """Add the filtered detail of the inputs to their mean estimate and, where kept, to each half's."""
+    starts = [range(0, n, TILE) for n in mean.shape]
+    for corner in itertools.product(*starts):
+        check()
+        stops = [min(a + TILE, n) for a, n in zip(corner, mean.shape, strict=True)]
+        core = tuple(slice(a, b) for a, b in zip(corner, stops, strict=True))
+        around = [(a - REACH, b + REACH) for a, b in zip(corner, stops, strict=True)]
+        for index, volume in enumerate(volumes):
+            block = read_reflected(volume, around)
+            tile = torch.from_numpy((block - block.mean()).astype(np.float32))
+            detail = convolve(tile, kernel)[REACH:-REACH, REACH:-REACH, REACH:-REACH].numpy()
+            mean[core] += (detail / len(volumes)).astype(mean.dtype)
+            if halves:
+                halves[index][core] += detail.astype(mean.dtype)

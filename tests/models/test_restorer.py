@@ -1,0 +1,123 @@
+"""The restorer: its linear part, its file, and the loss it is fitted with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cryoaae.errors import InputError
+from cryoaae.models.pair_fitting import PairFitting, whitening
+from cryoaae.models.restorer import Restorer, RestorerSpec, convolve
+from cryoaae.patches.pairs import PairBatch
+from cryoaae.patches.spectra import Spectra, radial_kernel
+from cryoaae.physics.fourier import irfft, radius, rfft, taper
+from cryoaae.physics.wedge import MissingWedge
+
+SPEC = RestorerSpec(working_bin=2, voxel_size_angstrom=10.0, network={"widths": [4, 8]})
+
+
+def spectra() -> Spectra:
+    k = (torch.arange(32, dtype=torch.float64) + 0.5) / 64
+    return Spectra(torch.exp(-((k / 0.12) ** 2)) * 4, 0.5 + k)
+
+
+def test_convolve_is_a_direct_convolution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 1, 9, 12, 11, generator=generator)
+    kernel = torch.randn(5, 5, 5, generator=generator)
+    direct = torch.nn.functional.conv3d(x, kernel.flip(0, 1, 2)[None, None], padding=2)
+    assert torch.allclose(convolve(x, kernel), direct, atol=1e-4)
+
+
+def test_starts_as_the_wiener_estimate() -> None:
+    """W = S / (S + N) for a half, S / (S + N / 2) for the mean of two, shell by shell."""
+    model, given = Restorer(SPEC, spectra()), spectra()
+    y = torch.randn(1, 1, 48, 48, 48, generator=torch.Generator().manual_seed(0))
+    k = radius((48, 48, 48))
+    for estimate, noise in ((model.forward, given.noise), (model.restore, given.noise / 2)):
+        with torch.no_grad():
+            out = estimate(y)[0, 0, 8:-8, 8:-8, 8:-8]
+        inner = y[0, 0, 8:-8, 8:-8, 8:-8]
+        window = taper(inner.shape)
+        ratio = rfft(out * window).abs() ** 2
+        power = rfft(inner * window).abs() ** 2
+        k = radius(inner.shape)
+        for shell in (3, 6, 9, 14):
+            here = (k * 64 >= shell) & (k * 64 < shell + 1)
+            gain = float((ratio[here].sum() / power[here].sum()).sqrt())
+            wanted = float((given.signal / (given.signal + noise))[shell])
+            assert gain == pytest.approx(wanted, abs=0.05)
+
+
+def test_single_volume_keeps_its_wiener_filter() -> None:
+    model = Restorer(SPEC, spectra(), halves=1)
+    assert torch.equal(model.wiener, model.wiener_mean)
+
+
+def test_radial_kernel_is_compact_and_symmetric() -> None:
+    kernel = radial_kernel(spectra().fsc, reach=6)
+    assert kernel.shape == (13, 13, 13)
+    assert torch.allclose(kernel, kernel.flip(0, 1, 2), atol=1e-7)
+    assert torch.allclose(kernel, kernel.permute(2, 1, 0), atol=1e-7)
+    assert float(kernel[0].abs().max()) < 1e-3 * float(kernel.abs().max())
+
+
+def test_file_round_trip_and_refusals(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = Restorer(SPEC, spectra())
+    torch.nn.init.normal_(model.network.last.weight)
+    model.save(tmp_path / "model.safetensors")
+    again = Restorer.load(tmp_path)
+    assert again.spec == model.spec
+    y = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(again.restore(y), model.eval().restore(y))
+    file = tmp_path / "model.safetensors"
+    raw = bytearray(file.read_bytes())
+    raw[-5] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(InputError, match="model.safetensors"):
+        Restorer.load(tmp_path)
+    with pytest.raises(InputError):
+        Restorer.load(tmp_path / "absent")
+
+
+def batch_of(targets: torch.Tensor, wedge: MissingWedge, rotation: torch.Tensor) -> PairBatch:
+    box = targets.shape[-3:]
+    ones = torch.ones_like(targets)
+    seen = wedge.rotated(rotation).support(box)[None, None]
+    return PairBatch(targets, targets, ones, 0 * ones, seen, wedge.support(box)[None, None])
+
+
+def test_loss_sees_only_what_the_rotated_tomogram_measured() -> None:
+    quarter = torch.tensor([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # z to x: the wedge lies on its side
+    wedge = MissingWedge((-45.0, 45.0))
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randn(1, 1, 24, 24, 24, generator=generator)
+    batch = batch_of(targets, wedge, quarter)
+    fitting = PairFitting(Restorer(SPEC, spectra()), whitening(spectra()), hidden_weight=2.0)
+    spectrum = rfft(torch.randn(1, 1, 24, 24, 24, generator=generator))
+    window = taper((24, 24, 24))
+
+    def loss_of_error(mask: torch.Tensor) -> float:
+        # The error is put under the taper so that exactly these coefficients are wrong.
+        error = irfft(spectrum * mask, (24, 24, 24)) / window
+        return float(fitting.distance(targets + error, batch, batch.weight))
+
+    unseen = loss_of_error(~batch.seen)
+    hidden = loss_of_error(batch.seen & ~batch.kept)
+    kept = loss_of_error(batch.seen & batch.kept)
+    assert unseen < 1e-6 * hidden
+    assert hidden > 0
+    once = PairFitting(fitting.restorer, fitting.shell_weight, hidden_weight=1.0)
+    fitting, twice = once, hidden
+    assert twice == pytest.approx(2 * loss_of_error(batch.seen & ~batch.kept), rel=1e-4)
+    assert kept == pytest.approx(loss_of_error(batch.seen & batch.kept), rel=1e-4)
+
+
+def test_whitening_makes_noise_of_every_shell_count_alike() -> None:
+    weight = whitening(spectra())
+    product = weight.double() * spectra().noise
+    assert float(product.std() / product.mean()) < 1e-5
