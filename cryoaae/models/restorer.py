@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from cryoaae.errors import InputError
 from cryoaae.io.weights import load_weights, save_weights
 from cryoaae.nets.unet import UNet
-from cryoaae.patches.spectra import Spectra, radial_kernel
+from cryoaae.patches.spectra import Spectra, interpolate, radial_kernel
 
 KERNEL_REACH = 6
+FINE_SHELLS = 32
 FORMAT = "cryoaae-restorer"
 FORMAT_VERSION = 1
 
@@ -105,7 +106,8 @@ class Restorer(nn.Module):
         one, all_ = (torch.ones(32, dtype=torch.float64) if s is None else s.fsc for s in (spectra, fine))
         self.register_buffer("wiener", radial_kernel(one, reach=KERNEL_REACH))
         self.register_buffer("wiener_mean", radial_kernel(averaged(one, halves), reach=KERNEL_REACH))
-        self.register_buffer("fine", averaged(all_, halves).float())
+        position = (torch.arange(FINE_SHELLS, dtype=torch.float64) + 0.5) / FINE_SHELLS
+        self.register_buffer("fine", interpolate(averaged(all_, halves), position).float())
         self.network = UNet(in_channels=2, **spec.network)
 
     @property
@@ -155,5 +157,6 @@ class Restorer(nn.Module):
             model = cls(RestorerSpec(**metadata["spec"]))
             model.load_state_dict(tensors)
         except (TypeError, KeyError, RuntimeError) as error:
-            raise InputError(file, f"weights do not fit their description ({error})", "fit again") from error
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(file, f"weights do not fit their description ({reason})", "fit again") from error
         return model.eval()
