@@ -18,6 +18,14 @@ from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs
 from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.done import (
+    RestoreResult,
+    check_record,
+    forget,
+    remember,
+    result_if_done,
+    settings_of,
+)
 from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.runs.progress import NullProgress, Progress
@@ -29,32 +37,6 @@ if TYPE_CHECKING:
 
 VOXEL_SIZE_TOLERANCE = 0.10
 MRC_SUFFIXES = (".mrc", ".rec", ".map")
-
-
-@dataclass(frozen=True)
-class RestoreResult:
-    """What one restoration wrote and how fast it was.
-
-    Parameters
-    ----------
-    name : str
-    paths : tuple of Path
-        Mean first, then the halves where asked for.
-    seconds : float
-    voxels_per_second : float
-        Voxels of the tomogram (not of each half) over `seconds`.
-    network_share : float
-        Share of the time spent in the network, transfers included.
-    tile : (z, y, x)
-        Core of a tile in working voxels.
-    """
-
-    name: str
-    paths: tuple[Path, ...]
-    seconds: float
-    voxels_per_second: float
-    network_share: float
-    tile: tuple[int, int, int]
 
 
 def check_voxel_size(
@@ -160,7 +142,7 @@ def restore(
     opening: dict[str, Any] | None = None,
     **keywords: Any,
 ) -> list[RestoreResult]:
-    """Restore tomograms from files to files.
+    """Restore tomograms from files to files; what is done already is left as it is.
 
     Parameters
     ----------
@@ -208,26 +190,29 @@ def restore(
         "flip_tilts": flip_tilts,
     }  # fmt: skip
     restorer = Restorer.load(model) if isinstance(model, str | Path) else model
-    items, targets = _resolve(inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite)
+    opening = {"voxel_size_angstrom": voxel_size_angstrom, **(opening or {})}
+    work = _resolve(
+        inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
+    )
     if Path(output).suffix.lower() not in MRC_SUFFIXES:
         Path(output).mkdir(exist_ok=True)
     told = progress or NullProgress()
-    opening = {"voxel_size_angstrom": voxel_size_angstrom, **(opening or {})}
     results, failures = [], []
-    for item, paths in zip(items, targets, strict=True):
+    for item in work:
         try:
             results.append(
-                _restore_item(
-                    item, paths, restorer, chosen, told, overwrite=overwrite, dtype=dtype, opening=opening
+                item.result
+                or _restore_item(
+                    item, restorer, chosen, told, overwrite=overwrite, dtype=dtype, opening=opening
                 )
             )
-        except CryoaaeError as error:
-            if len(items) == 1 or isinstance(error, InterruptedRunError):
+        except (CryoaaeError, OSError) as error:
+            if len(work) == 1 or isinstance(error, InterruptedRunError):
                 raise
-            failures.append(f"{item.name}: {error}")
+            failures.append(f"{item.tomogram.name}: {error}")
             told.message(f"failed: {failures[-1]}")
     if failures:
-        raise ItemsFailedError(f"{len(failures)} of {len(items)} tomograms failed:\n" + "\n".join(failures))
+        raise ItemsFailedError(f"{len(failures)} of {len(work)} tomograms failed:\n" + "\n".join(failures))
     return results
 
 
@@ -237,6 +222,7 @@ def plan_restore(
     *,
     model: nn.Module | Path | str,
     overwrite: bool = False,
+    dtype: str = "float32",
     opening: dict[str, Any] | None = None,
     options: RestoreOptions | None = None,
     **geometry: Any,
@@ -245,7 +231,7 @@ def plan_restore(
 
     Parameters
     ----------
-    inputs, output, model, overwrite, opening, options
+    inputs, output, model, overwrite, dtype, opening, options
         As for `restore`.
     **geometry
         ``even``, ``odd``, ``tilts``, ``tilt_range``, ``tilt_axis``, ``flip_tilts`` of `restore`.
@@ -256,23 +242,47 @@ def plan_restore(
     """
     chosen = options or RestoreOptions()
     restorer = Restorer.load(model) if isinstance(model, str | Path) else model
-    items, targets = _resolve(inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite)
+    opening = opening or {}
     lines = []
-    for item, paths in zip(items, targets, strict=True):
-        like = open_tomogram(item, **(opening or {})).volumes[0]
-        check_voxel_size(like.voxel_size_angstrom, restorer, item.name, allow_scale=chosen.allow_scale)
-        plan = plan_restoration(like.shape, restorer, replace(chosen, halves=len(paths) > 1))
+    for item in _resolve(
+        inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
+    ):
+        name, outputs = item.tomogram.name, ", ".join(map(str, item.paths))
+        if item.result is not None:
+            lines.append(f"{name}: done already -> {outputs}")
+            continue
+        like = open_tomogram(item.tomogram, **opening).volumes[0]
+        check_voxel_size(like.voxel_size_angstrom, restorer, name, allow_scale=chosen.allow_scale)
+        plan = plan_restoration(like.shape, restorer, replace(chosen, halves=len(item.paths) > 1))
         lines.append(
-            f"{item.name}: {' x '.join(map(str, like.shape))} voxels -> {', '.join(map(str, paths))}; "
+            f"{name}: {' x '.join(map(str, like.shape))} voxels -> {outputs}; "
             f"needs {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.2f} GB of scratch"
         )
     return lines
 
 
+@dataclass(frozen=True)
+class _Item:
+    """One tomogram of a batch: what to read and write, and the result if it is done already."""
+
+    tomogram: TomogramInput
+    paths: tuple[Path, ...]
+    settings: dict[str, Any]
+    result: RestoreResult | None
+
+
 def _resolve(
-    inputs: Any, output: Path, model: Any, geometry: dict[str, Any], options: RestoreOptions, *, overwrite: bool
-) -> tuple[list[TomogramInput], list[tuple[Path, ...]]]:
-    """Inputs with their wedges, and output files that may be written."""
+    inputs: Any,
+    output: Path,
+    model: Any,
+    geometry: dict[str, Any],
+    options: RestoreOptions,
+    *,
+    overwrite: bool,
+    dtype: str,
+    opening: dict[str, Any],
+) -> list[_Item]:
+    """Inputs with their wedges, and output files that may be written or need not be."""
     listed: list[Any] = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
     if listed and all(isinstance(item, TomogramInput) for item in listed):
         items = listed
@@ -281,13 +291,18 @@ def _resolve(
         items = resolve_inputs(listed, **geometry, default_wedge=None if stated else MissingWedge())
         if not stated:
             items = [replace(item, wedge=known_wedge(item, model)) for item in items]
-    targets = [_paths(item, output, len(items), halves=options.halves) for item in items]
-    for item, paths in zip(items, targets, strict=True):
-        for path in paths:
+    weights, work = digest(dict(model.state_dict())), []
+    for item in items:
+        paths = _paths(item, output, len(items), halves=options.halves)
+        settings = settings_of(item, weights, options, dtype, opening)
+        done = None if overwrite else result_if_done(paths, item.paths, settings)
+        work.append(_Item(item, paths, settings, done))
+        for path in () if done else paths:
             # A folder that is not there yet is made, if its own folder is.
             made = path.parent == output and not output.exists()
             check_output(output if made else path, item.paths, overwrite=overwrite)
-    return items, targets
+        check_record(paths, overwrite=overwrite)
+    return work
 
 
 def known_wedge(item: TomogramInput, model: Any) -> MissingWedge:
@@ -326,14 +341,8 @@ def _paths(item: TomogramInput, output: Path, count: int, *, halves: bool) -> tu
     return (mean, *(mean.with_name(f"{mean.stem}_{half}{mean.suffix}") for half in ("even", "odd")))
 
 
-def _label(model: Any) -> str:
-    """What the header's label says beside name and version: the weights."""
-    return f"restore, model {digest(dict(model.state_dict()))[:16]}"
-
-
 def _restore_item(
-    item: TomogramInput,
-    paths: tuple[Path, ...],
+    item: _Item,
     model: Any,
     options: RestoreOptions,
     progress: Progress,
@@ -342,20 +351,22 @@ def _restore_item(
     dtype: str,
     opening: dict[str, Any],
 ) -> RestoreResult:
-    tomogram = open_tomogram(item, **opening)
+    name, paths = item.tomogram.name, item.paths
+    tomogram = open_tomogram(item.tomogram, **opening)
     volumes = list(tomogram.volumes)
     like, shape = volumes[0], volumes[0].shape
     check_voxel_size(
-        like.voxel_size_angstrom, model, like.source or item.name, allow_scale=options.allow_scale
+        like.voxel_size_angstrom, model, like.source or name, allow_scale=options.allow_scale
     )
     plan = plan_restoration(shape, model, replace(options, halves=len(paths) > 1))
     folder, voxels = paths[0].resolve().parent, int(np.prod(shape))
     written = voxels * np.dtype(dtype).itemsize * len(paths)
     preflight(plan.memory_bytes, plan.disk_bytes + written, folder)
     with ExitStack() as stack:
-        facts: dict[str, Any] = {"like": like, "dtype": dtype, "label": _label(model), "overwrite": overwrite}
+        label = f"restore, model {item.settings['model'][:16]}"
+        facts: dict[str, Any] = {"like": like, "dtype": dtype, "label": label, "overwrite": overwrite}
         arrays = [stack.enter_context(create_volume(path, shape, **facts)) for path in paths]
-        progress.start(f"restoring {item.name}", float(voxels), "voxels")
+        progress.start(f"restoring {name}", float(voxels), "voxels")
         seconds, network = restore_volumes(
             volumes,
             Outputs(arrays[0], arrays[1:]),
@@ -368,5 +379,8 @@ def _restore_item(
         )
         for volume in volumes:
             assert_unchanged(volume)
+        forget(paths)  # the outputs are replaced on leaving
     progress.finish()
-    return RestoreResult(item.name, paths, seconds, voxels / seconds, network / seconds, plan.tile)
+    result = RestoreResult(name, paths, seconds, voxels / seconds, network / seconds, plan.tile)
+    remember(result, item.tomogram.paths, item.settings)
+    return result

@@ -299,7 +299,7 @@ def test_files_hold_what_the_arrays_hold(tmp_path, keep):
 def test_folder_of_single_volumes(tmp_path):
     paths = [path.rename(tmp_path / f"{name}.mrc") for path, name in zip(write_halves(tmp_path), "ab", strict=True)]
     results = restore_files(paths, tmp_path / "new", model=Identity(), device="cpu", tilt_range=(-60, 60))
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a_restored.mrc", "b_restored.mrc"]
+    assert sorted(p.name for p in (tmp_path / "new").glob("*.mrc")) == ["a_restored.mrc", "b_restored.mrc"]
     assert [r.paths[0].name for r in results] == ["a_restored.mrc", "b_restored.mrc"]
 
 
