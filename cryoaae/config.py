@@ -22,7 +22,7 @@ Whole = Annotated[int, Field(ge=1)]
 class FitConfig(BaseModel):
     """Settings of a fit as a user writes them; see `FitSettings` for what they mean."""
 
-    model_config = ConfigDict(extra="forbid", strict=False)
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
     patch_size: Annotated[int, Field(ge=16, le=160)] = FitSettings.patch_size
     block_size: Annotated[int, Field(ge=24, le=320)] = FitSettings.block_size
@@ -42,7 +42,7 @@ class FitConfig(BaseModel):
     evaluations: Whole = FitSettings.evaluations
     checkpoint_every_seconds: Annotated[float, Field(ge=0)] = FitSettings.checkpoint_every_seconds
     preview_every_seconds: Annotated[float, Field(ge=0)] = FitSettings.preview_every_seconds
-    seed: Annotated[int, Field(ge=0)] = FitSettings.seed
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = FitSettings.seed  # what torch takes
 
     @model_validator(mode="after")
     def _fits_together(self) -> FitConfig:
@@ -79,7 +79,8 @@ def load_fit_config(
         For an unknown preset or key (with the nearest name), or a value that cannot be.
     """
     values: dict[str, Any] = {}
-    source = "fit"
+    if preset is not None and file is not None:
+        raise InputError("--config", f"given together with --preset {preset}", "give one of them")
     if file is None:
         known = presets()
         source = preset or "fast"
@@ -93,7 +94,7 @@ def load_fit_config(
         key, sign, text = override.partition("=")
         if not sign:
             raise InputError("--set", f"'{override}' is not key=value", "for example --set learning_rate=0.001")
-        values[key.strip()] = yaml.safe_load(text)
+        values[key.strip()] = _parse("--set " + override, text)
     values |= {key: value for key, value in given.items() if value is not None}
     _check_names(source, values)
     try:
@@ -134,12 +135,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_CONFIG_BYTES:
             raise InputError(path, "is too large for a configuration", "give a YAML file of settings")
-        loaded = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "check the name") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise InputError(path, f"not valid YAML ({reason})", "correct it") from error
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"not valid YAML ({error.reason})", "save it as UTF-8 text") from error
+    loaded = _parse(path, text)
     if not isinstance(loaded, dict):
         raise InputError(path, "holds no settings", "write key: value lines")
     return loaded
+
+
+def _parse(source: Path | str, text: str) -> Any:
+    """Parse YAML of a user.
+
+    Besides its own errors the parser lets through those of Python's constructors: of a month 99, a key
+    that is a list, a number of 5000 digits, brackets nested too deep.
+    """
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise InputError(source, f"not valid YAML ({reason})", "correct it") from error

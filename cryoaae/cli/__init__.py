@@ -44,7 +44,9 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  the last resort: a bug must not look like a user's error
         if debug:
             traceback.print_exc()
-        return _failed(f"a bug in cryoaae ({type(error).__name__}: {error}); details in {_log(arguments)}", BUG)
+        # One line: libraries write essays into their errors, and the log has them whole.
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        return _failed(f"a bug in cryoaae ({said}); details in {_log(arguments)}", BUG)
     return result if isinstance(result, int) else 0
 
 

@@ -42,7 +42,8 @@ def command(
 ) -> None:
     """Fit a restorer on your own tomograms (halves where you have them) and write a run folder."""
     from cryoaae.config import load_fit_config
-    from cryoaae.io.project import pairs_table, resolve_inputs
+    from cryoaae.io.project import open_tomogram, pairs_table, resolve_inputs
+    from cryoaae.runs.folder import RunFolder
 
     settings = load_fit_config(
         preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed
@@ -52,6 +53,12 @@ def command(
         tilt_axis=tilt_axis, flip_tilts=flip_tilts,
     )  # fmt: skip
     if dry_run:
+        paths = [p for item in items for p in item.paths]
+        RunFolder.check(output, asdict(settings), inputs=paths, overwrite=overwrite, resume=resume)
+        for item in items:
+            open_tomogram(
+                item, voxel_size_angstrom=voxel_size, lenient=lenient, fill_nonfinite=o.fill(fill_nonfinite)
+            )
         typer.echo(pairs_table(items))
         typer.echo(f"would fit into {output} with {asdict(settings)}")
         return

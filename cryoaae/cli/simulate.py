@@ -38,6 +38,10 @@ def command(
     check_tilt_range(*tilt_range)
     if (output / "meta.json").exists() and not overwrite:
         raise InputError(output, "already holds a simulation", "use --overwrite or another folder")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(output, f"cannot be made ({error.strerror})", "choose another folder") from error
     set_threads(threads)
     with o.told(quiet=quiet) as progress:
         folder = simulate(

@@ -65,8 +65,18 @@ def available_memory_bytes() -> int:
     limit = Path("/sys/fs/cgroup/memory.max")
     used = Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-        free = min(free, max(0, int(text) - int(used.read_text())))
+        # Files that were read count as used, but the system drops them when memory is asked for.
+        taken = int(used.read_text()) - _reclaimable_bytes(limit.with_name("memory.stat"))
+        free = min(free, max(0, int(text) - taken))
     return free
+
+
+def _reclaimable_bytes(statistics: Path) -> int:
+    """Bytes of cached files that a container may drop."""
+    if not statistics.exists():
+        return 0
+    lines = (line.split() for line in statistics.read_text().splitlines())
+    return sum(int(count) for name, count in lines if name in ("inactive_file", "slab_reclaimable"))
 
 
 def preflight(memory_bytes: float, disk_bytes: float, folder: Path) -> None:
