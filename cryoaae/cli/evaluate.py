@@ -28,25 +28,24 @@ def command(
     ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for report, figures and JSON.")] = None,
     voxel_size: o.VoxelSize = None,
+    threads: o.Threads = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
     debug: o.Debug = False,
 ) -> None:
     """Judge a restoration against a truth and every null, or against the other raw half."""
-    from cryoaae.io.tilts import check_tilt_range, parse_tilt_axis, read_tilts
-    from cryoaae.physics.wedge import MissingWedge
     from cryoaae.reports.evaluation import plain_table
     from cryoaae.restoration.evaluate import evaluate
+    from cryoaae.runs.resources import set_threads
 
-    axis = parse_tilt_axis(tilt_axis)
-    if tilts is not None:
-        wedge = MissingWedge.from_tilts(read_tilts(tilts), tilt_axis_deg=axis, flipped=flip_tilts)
-    elif tilt_range is not None:
-        check_tilt_range(*tilt_range)
-        wedge = MissingWedge(tilt_range, tilt_axis_deg=axis, flipped=flip_tilts)
-    else:
+    if require_wedge and (truth is None or not baselines):
+        raise InputError("--require-wedge", "needs a truth and the baselines", "give --truth and --baselines")
+    set_threads(threads)
+    wedge = o.stated_wedge(tilts, tilt_range, tilt_axis, flip_tilts)
+    if wedge is None:
         raise InputError("--tilts", "the tilt geometry is not given", "give --tilts FILE or --tilt-range LO HI")
-    with o.told(quiet=quiet) as progress:
+    with o.told(quiet=quiet, verbose=verbose) as progress:
         result = evaluate(
             restored, wedge=wedge, truth=truth, even=even, odd=odd, single=single, baselines=baselines,
             density=density, voxel_size_angstrom=voxel_size, output=output, progress=progress,

@@ -18,23 +18,20 @@ def command(
     flip_tilts: o.FlipTilts = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the figure and JSON.")] = None,
     voxel_size: o.VoxelSize = None,
+    threads: o.Threads = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
     debug: o.Debug = False,
 ) -> None:
     """Show what a file holds; for a tomogram also the missing wedge that its spectrum shows."""
-    from cryoaae.io.tilts import check_tilt_range, parse_tilt_axis, read_tilts
-    from cryoaae.physics.wedge import MissingWedge
     from cryoaae.restoration.inspection import inspect
+    from cryoaae.runs.resources import set_threads
 
-    axis = parse_tilt_axis(tilt_axis)
-    stated = None
-    if tilts is not None:
-        stated = MissingWedge.from_tilts(read_tilts(tilts), tilt_axis_deg=axis, flipped=flip_tilts)
-    elif tilt_range is not None:
-        check_tilt_range(*tilt_range)
-        stated = MissingWedge(tilt_range, tilt_axis_deg=axis, flipped=flip_tilts)
-    result = inspect(path, stated=stated, voxel_size_angstrom=voxel_size, output=output)
+    set_threads(threads)
+    stated = o.stated_wedge(tilts, tilt_range, tilt_axis, flip_tilts)
+    with o.told(quiet=quiet, verbose=verbose):
+        result = inspect(path, stated=stated, voxel_size_angstrom=voxel_size, output=output)
     if as_json:
         o.show(result, as_json=True)
         return

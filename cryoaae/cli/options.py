@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,6 +57,31 @@ def told(*, quiet: bool, verbose: bool = False) -> Iterator[ConsoleProgress]:
             yield progress
         finally:
             progress.finish()
+
+
+def stated_wedge(tilts: Path | None, tilt_range: tuple[float, float] | None, axis: str, flip: bool) -> Any:
+    """Wedge of one tomogram as the user states it (a `MissingWedge`), or None."""
+    from cryoaae.io.tilts import check_tilt_range, parse_tilt_axis, read_tilts
+    from cryoaae.physics.wedge import MissingWedge
+
+    axis_deg = parse_tilt_axis(axis)
+    if tilts is not None and tilt_range is not None:
+        raise InputError("--tilts", "given together with --tilt-range", "give the one or the other")
+    if tilts is not None:
+        return MissingWedge.from_tilts(read_tilts(tilts), tilt_axis_deg=axis_deg, flipped=flip)
+    if tilt_range is not None:
+        check_tilt_range(*tilt_range)
+        return MissingWedge(tilt_range, tilt_axis_deg=axis_deg, flipped=flip)
+    return None
+
+
+def would(plan: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Say what a dry run found: lines for people, one object for programs."""
+    if as_json:
+        show(plan, as_json=True)
+    else:
+        for line in lines:
+            typer.echo(line)
 
 
 def show(result: Any, *, as_json: bool) -> None:

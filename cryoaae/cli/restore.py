@@ -48,15 +48,16 @@ def command(
         from cryoaae.restoration.engine import RestoreOptions
         from cryoaae.restoration.restore import plan_restore
 
-        for line in plan_restore(
+        lines = plan_restore(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
-            tilt_axis=tilt_axis, flip_tilts=flip_tilts, overwrite=overwrite,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, overwrite=overwrite, dtype=dtype,
             opening={"voxel_size_angstrom": voxel_size, **opening},
             options=RestoreOptions(
-                halves=halves, keep_measured=keep_measured, allow_scale=allow_scale, device=device
+                halves=halves, keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale,
+                device=device,
             ),
-        ):  # fmt: skip
-            typer.echo(line)
+        )  # fmt: skip
+        o.would({"restore": lines}, lines, as_json=as_json)
         return
     from cryoaae.restoration.restore import restore
 
@@ -68,8 +69,12 @@ def command(
             keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale, device=device,
         )  # fmt: skip
         for result in results:
+            files = ", ".join(str(p) for p in result.paths)
+            if result.skipped:
+                progress.message(f"kept {files}: made before from the same; --overwrite makes it again")
+                continue
             progress.message(
-                f"wrote {', '.join(str(p) for p in result.paths)} in {result.seconds:.0f} s "
+                f"wrote {files} in {result.seconds:.0f} s "
                 f"({result.voxels_per_second / 1e6:.2f} million voxels/s, {100 * (1 - result.network_share):.0f} % "
                 "outside the network)"
             )
