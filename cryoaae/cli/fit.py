@@ -28,7 +28,7 @@ def command(
     steps: Annotated[int | None, typer.Option("--steps", help="Stop after these steps (reproducible).", min=1)] = None,
     init: Annotated[Path | None, typer.Option("--init", help="Run or weights to start from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", min=0)] = None,
     lenient: o.Lenient = False,
     fill_nonfinite: o.FillNonfinite = None,
     device: o.Device = "auto",
@@ -59,8 +59,9 @@ def command(
             open_tomogram(
                 item, voxel_size_angstrom=voxel_size, lenient=lenient, fill_nonfinite=o.fill(fill_nonfinite)
             )
-        typer.echo(pairs_table(items))
-        typer.echo(f"would fit into {output} with {asdict(settings)}")
+        lines = [pairs_table(items), f"would fit into {output} with {asdict(settings)}"]
+        plan = {"run": output, "inputs": [item.paths for item in items], "settings": asdict(settings)}
+        o.would(plan, lines, as_json=as_json)
         return
     from cryoaae.restoration.fit import fit
 

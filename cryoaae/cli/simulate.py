@@ -18,7 +18,9 @@ def command(
     atoms: Annotated[list[str] | None, typer.Option("--atoms", help="Atomic models (PDB, mmCIF), quoted glob.")] = None,
     shape: Annotated[tuple[int, int, int], typer.Option("--shape", help="Voxels.", metavar="Z Y X")] = (96, 96, 96),
     voxel_size: Annotated[float, typer.Option("--voxel-size", help="Angstrom.")] = 10.0,
-    tilt_range: Annotated[tuple[float, float], typer.Option("--tilt-range", metavar="LO HI")] = (-60.0, 60.0),
+    tilt_range: Annotated[
+        tuple[float, float], typer.Option("--tilt-range", help="Degrees.", metavar="LO HI")
+    ] = (-60.0, 60.0),
     tilt_step: Annotated[float, typer.Option("--tilt-step", help="Degrees.")] = 3.0,
     snr: Annotated[float, typer.Option("--snr", help="Signal-to-noise ratio of a projection of a half.")] = 1.0,
     defocus: Annotated[float, typer.Option("--defocus", help="Underfocus in micrometres; 0: no CTF.")] = 0.0,
@@ -26,8 +28,10 @@ def command(
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
     threads: o.Threads = None,
+    dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
     debug: o.Debug = False,
 ) -> None:
     """Simulate a crowded tomogram with its truth: projections, noise, weighted back-projection."""
@@ -38,14 +42,20 @@ def command(
     check_tilt_range(*tilt_range)
     if (output / "meta.json").exists() and not overwrite:
         raise InputError(output, "already holds a simulation", "use --overwrite or another folder")
+    map_files, atom_files = _files("--maps", maps), _files("--atoms", atoms)
+    if dry_run:
+        size, files = " x ".join(map(str, shape)), len(map_files) + len(atom_files)
+        line = f"would simulate {size} voxels of {voxel_size:g} A from {files} files in {output}"
+        o.would({"output": output, "shape_zyx": shape, "maps": map_files, "atoms": atom_files}, [line], as_json=as_json)
+        return
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(output, f"cannot be made ({error.strerror})", "choose another folder") from error
     set_threads(threads)
-    with o.told(quiet=quiet) as progress:
+    with o.told(quiet=quiet, verbose=verbose) as progress:
         folder = simulate(
-            output, maps=_files("--maps", maps), atoms=_files("--atoms", atoms), shape_zyx=shape,
+            output, maps=map_files, atoms=atom_files, shape_zyx=shape,
             voxel_size_angstrom=voxel_size, tilt_range_deg=tilt_range, tilt_step_deg=tilt_step, snr=snr,
             defocus_um=defocus, count=count, seed=seed, progress=progress,
         )  # fmt: skip

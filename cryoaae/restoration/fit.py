@@ -82,18 +82,22 @@ def fit(
         inputs, even=even, odd=odd, tilts=tilts, tilt_range=tilt_range, tilt_axis=tilt_axis, flip_tilts=flip_tilts
     )
     paths = [p for item in items for p in item.paths]
+    config = asdict(settings)
+    if not resume:  # else the folder is compared with the inputs when it is taken up again
+        RunFolder.check(Path(run_path), config, overwrite=overwrite)
+    # Before the folder is made, or an old run cleared: a bad input must cost nothing.
+    tomograms = [
+        open_tomogram(
+            item, voxel_size_angstrom=voxel_size_angstrom, lenient=lenient, fill_nonfinite=fill_nonfinite
+        )
+        for item in items
+    ]
+    start = None if init is None else Restorer.load(init)
     with RunFolder.create(
-        Path(run_path), "fit", asdict(settings), inputs=paths, overwrite=overwrite, resume=resume
+        Path(run_path), "fit", config, inputs=paths, overwrite=overwrite, resume=resume
     ) as folder:
-        tomograms = [
-            open_tomogram(
-                item, voxel_size_angstrom=voxel_size_angstrom, lenient=lenient, fill_nonfinite=fill_nonfinite
-            )
-            for item in items
-        ]
         progress.message(pairs_table(items))
         _warn_singles(tomograms, progress)
-        start = None if init is None else Restorer.load(init)
         progress.start("measuring spectra, preparing patches", None, "")
         session = prepare(tomograms, settings, device=chosen, scratch=folder.path / "scratch", init=start)
         progress.finish()
