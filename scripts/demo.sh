@@ -3,7 +3,7 @@
 # on two cores, everything in ./demo. Fails if the result is below the best baseline in the wedge.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source scripts/install.sh
+source scripts/install.sh ""
 
 out="${CRYOAAE_DEMO_DIR:-demo}"
 minutes="${CRYOAAE_DEMO_MINUTES:-5}"
