@@ -81,7 +81,7 @@ def nothing_from_nothing(folder: Path, run: Path, wedge: MissingWedge, seed: int
 def measure(folder: Path, seed: int, minutes: float, note: str, run: Path | None) -> dict[str, Any]:
     wedge = MissingWedge.from_tilts(read_tilts(folder / "tilts.tlt"))
     halves = {"even": folder / "even.mrc", "odd": folder / "odd.mrc", "tilts": folder / "tilts.tlt"}
-    started = time.monotonic()
+    started, fitted = time.monotonic(), run is None
     if run is None:
         run = Path("benchmark_runs") / f"{folder.name}_{seed}"
         settings = FitSettings(minutes=minutes, seed=seed)
@@ -93,7 +93,8 @@ def measure(folder: Path, seed: int, minutes: float, note: str, run: Path | None
     scores = cryoaae.evaluate(output, wedge=wedge, truth=folder / "truth.mrc", **raw, output=run / "evaluation")
     record = json.loads((run / "run.json").read_text())
     return {
-        "phantom": folder.name, "seed": seed, "minutes": minutes, "note": note, "seconds": round(seconds),
+        "phantom": folder.name, "seed": seed, "minutes": minutes, "note": note,
+        "seconds": round(seconds) if fitted else None,
         "restore_seconds": round(result.seconds, 1), "threads": torch.get_num_threads(), "cores": os.cpu_count(),
         "versions": versions(), "started": record["started"], "rows": scores["rows"],
         "honesty": honesty(scores["rows"]), "nothing": nothing_from_nothing(folder, run, wedge, seed),
@@ -122,7 +123,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         nothing = row["nothing"]
         lines += [
-            f"## {row['phantom']}, seed {row['seed']}, {row['seconds']} s on {row['threads']} threads",
+            f"## {row['phantom']}, seed {row['seed']}, {row['seconds'] or '?'} s on {row['threads']} threads",
             "", row["note"],
             "", "| | cc | in wedge | lo | mid | seen | power over explained, wedge |", "|---|---|---|---|---|---|---|",
         ]  # fmt: skip
