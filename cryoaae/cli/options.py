@@ -50,13 +50,16 @@ def fill(value: str | None) -> bool:
 @contextmanager
 def told(*, quiet: bool, verbose: bool = False) -> Iterator[ConsoleProgress]:
     """Progress on the console that the first Ctrl-C or SIGTERM stops safely."""
-    logging.getLogger("cryoaae").setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    log = logging.getLogger("cryoaae")
+    before = log.level  # a program that runs several commands keeps its own
+    log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     progress = ConsoleProgress(quiet=quiet)
     with stop_on_signals(progress.cancel):
         try:
             yield progress
         finally:
             progress.finish()
+            log.setLevel(before)
 
 
 def stated_wedge(tilts: Path | None, tilt_range: tuple[float, float] | None, axis: str, flip: bool) -> Any:

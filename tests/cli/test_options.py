@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -154,3 +155,12 @@ def test_no_command_shows_the_commands(capsys) -> None:
     assert run([]) == 2
     shown = capsys.readouterr()
     assert set(COMMANDS) <= set((shown.out + shown.err).split())
+
+
+def test_quiet_lasts_as_long_as_its_command(tiny) -> None:
+    log = logging.getLogger("cryoaae")
+    before = log.level
+    assert run(["inspect", str(tiny / "t_EVN.mrc"), "-q"]) == 0
+    assert log.level == before
+    assert run(["inspect", str(tiny / "nowhere.mrc"), "-q"]) == 2
+    assert log.level == before
