@@ -168,8 +168,8 @@ class Recorder:
         self.progress.message(f"stopped: {reason}, after {self.loop.budget.step} steps")
         self.checkpoint()
         self.preview()
-        self._draw_losses()
         if self.loop.held_out:
+            self._draw_losses()
             self.loop.average.load_state_dict(self.loop.best)
         self.loop.average.restorer.save(self.folder.path / "model.safetensors")
 
@@ -217,8 +217,7 @@ class Recorder:
         if now - self.last_checkpoint >= self.settings.checkpoint_every_seconds:
             self.checkpoint()
             self.last_checkpoint = time.monotonic()
-        if self.progress.cancelled():
-            self.progress.check()
+        self.progress.check()
 
     # -- files ---------------------------------------------------------------------------------------
 
