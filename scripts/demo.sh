@@ -6,13 +6,13 @@ cd "$(dirname "$0")/.."
 source scripts/install.sh ""
 
 out="${CRYOAAE_DEMO_DIR:-demo}"
-minutes="${CRYOAAE_DEMO_MINUTES:-5}"
+steps="${CRYOAAE_DEMO_STEPS:-600}"
 halves=(--even "$out/data/even.mrc" --odd "$out/data/odd.mrc" --tilts "$out/data/tilts.tlt")
 
 echo "1/4 simulate a crowded tomogram of 96 x 96 x 96 voxels"
 .venv/bin/cryoaae simulate -o "$out/data" --shape 96 96 96 --snr 0.5 --seed 7 --overwrite
-echo "2/4 fit a restorer on it ($minutes minutes)"
-.venv/bin/cryoaae fit "${halves[@]}" -o "$out/run" --minutes "$minutes" --overwrite
+echo "2/4 fit a restorer on it ($steps steps: about 5 minutes on two cores)"
+.venv/bin/cryoaae fit "${halves[@]}" -o "$out/run" --steps "$steps" --overwrite
 echo "3/4 restore"
 .venv/bin/cryoaae restore "${halves[@]}" --model "$out/run" -o "$out/restored.mrc" --halves --overwrite
 echo "4/4 evaluate against the truth, beside every baseline"

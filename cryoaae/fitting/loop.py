@@ -8,6 +8,7 @@ minutes stop where the time is up.
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,15 +35,22 @@ class Loop:
     ----------
     model : nn.Module with `phases` and `held_out_loss`
     pool : BlockPool
-    held_out : list of PairBatch
-        Fixed batches on the part kept out of fitting; may be empty.
+    make_held_out : callable
+        Makes the fixed batches on the part kept out of fitting, from the pool as it is; may be none.
     settings : FitSettings
     """
 
     def __init__(
-        self, model: Any, pool: BlockPool, held_out: list[PairBatch], settings: FitSettings, *, margin: int
+        self,
+        model: Any,
+        pool: BlockPool,
+        make_held_out: Callable[[], list[PairBatch]],
+        settings: FitSettings,
+        *,
+        margin: int,
     ) -> None:
-        self.model, self.pool, self.held_out, self.settings = model, pool, held_out, settings
+        self.model, self.pool, self.settings = model, pool, settings
+        self.make_held_out, self.held_out = make_held_out, make_held_out()
         self.margin = margin
         self.average = copy.deepcopy(model)
         for p in self.average.parameters():
@@ -53,6 +61,7 @@ class Loop:
         self.plateau = Plateau(settings.patience)
         self.rate = settings.learning_rate
         self.next_evaluation = 0.0
+        self.fillers: list[dict[str, Tensor]] = []
         self.best: dict[str, Tensor] = self._weights(self.average)
         self.good = self._snapshot()
         self.bad_steps = self.rollbacks = 0
@@ -62,6 +71,8 @@ class Loop:
     def step(self) -> dict[str, float]:
         """Run every phase once on a fresh batch; return the terms of the loss."""
         started = time.perf_counter()
+        if self._refill_due():
+            self._refill()
         if self.budget.step % self.settings.renew_every == 0:
             self.pool.renew()
         batch = self.pool.batch(self.settings.batch_size, margin=self.margin)
@@ -108,6 +119,25 @@ class Loop:
         self.rate /= 2
         self.bad_steps = 0
         self._restore_snapshot(self.good)
+
+    # -- refilling -----------------------------------------------------------------------------------
+
+    def _refill_due(self) -> bool:
+        done, wanted = len(self.fillers), self.settings.refills
+        return done < wanted and self.budget.fraction >= (done + 1) / (wanted + 1)
+
+    def _refill(self) -> None:
+        """Fill the sources' own wedges with the averaged weights' estimate; losses start afresh."""
+        self.fillers.append(self._weights(self.average))
+        self._fill_with(self.fillers[-1])
+        self.held_out = self.make_held_out()
+        self.plateau = Plateau(self.settings.patience)
+        self.next_evaluation = self.budget.fraction
+
+    def _fill_with(self, weights: dict[str, Tensor]) -> None:
+        model = copy.deepcopy(self.average)
+        model.load_state_dict(weights)
+        self.pool.refill(model.estimate, multiple=model.multiple, seed=self.settings.seed)
 
     # -- held-out loss -----------------------------------------------------------------------------
 
@@ -164,6 +194,7 @@ class Loop:
             "next_evaluation": self.next_evaluation,
             "plateau": [self.plateau.best, self.plateau.waited],
             "best": self.best,
+            "fillers": self.fillers,
             "generator": self.pool.generator.get_state(),
             "pool": self.pool.state(),
         }
@@ -175,7 +206,9 @@ class Loop:
         self.rate, self.next_evaluation = float(state["rate"]), float(state["next_evaluation"])
         self.plateau.best, self.plateau.waited = float(state["plateau"][0]), int(state["plateau"][1])
         self.best = state["best"]
-        self.pool.load_state(state["pool"])
+        self.fillers = state["fillers"]
+        self.pool.load_state(state["pool"], [functools.partial(self._fill_with, w) for w in self.fillers])
+        self.held_out = self.make_held_out()
         self.pool.generator.set_state(state["generator"])
         self.good = self._snapshot()
 

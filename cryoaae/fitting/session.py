@@ -15,14 +15,14 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.project import Tomogram
 from cryoaae.models.pair_fitting import PairFitting, whitening
 from cryoaae.models.restorer import Restorer, RestorerSpec
-from cryoaae.patches.normalise import shared_normalisation
-from cryoaae.patches.pairs import BlockPool, BlockRecipe, PairBatch, make_block
+from cryoaae.patches.normalise import SILENT, measure_noise, shared_normalisation
+from cryoaae.patches.pairs import BlockPool, BlockRecipe
 from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.volume import Volume
 
-HELD_OUT_BATCHES = 6
+HELD_OUT_PATCHES = 8
 # A block's outer voxels see its own wedge wrap around.
 BLOCK_MARGIN = 8
 
@@ -84,8 +84,9 @@ def prepare(
             choose_working_bin(s, v[0].shape, voxel_size_angstrom=voxel_size) for s, v in zip(raw, volumes, strict=True)
         )
     sources, spectra, normalisations = [], [], []
+    share = init.spec.noise_share if init else _noise_share(volumes, working_bin)
     for tomogram, pair, spectrum in zip(tomograms, volumes, raw, strict=True):
-        normalisation = shared_normalisation(pair, working_bin)
+        normalisation = shared_normalisation(pair, working_bin, noise_share=share)
         on_grid = spectrum.on_working_grid(working_bin, normalisation.scale)
         shape = tuple(math.ceil(n / working_bin) for n in pair[0].shape)
         held_out = choose_held_out(shape, settings.held_out_fraction, generator=generator)  # type: ignore[arg-type]
@@ -101,7 +102,8 @@ def prepare(
         RestorerSpec(
             working_bin=working_bin,
             voxel_size_angstrom=voxel_size,
-            network=init.spec.network if init else {"widths": list(settings.widths)},
+            network=init.spec.network if init else {"widths": list(settings.widths), "gates": 2 * settings.gates},
+            noise_share=share,
             skewness=float(np.mean([_skewness(s) for s in sources])),
             tomograms=[_describe(t, v) for t, v in zip(tomograms, volumes, strict=True)],
         ),
@@ -112,14 +114,25 @@ def prepare(
     if init is not None:
         # Its weights, but the spectra and so the linear part of these tomograms.
         restorer.network.load_state_dict(init.network.state_dict())
-    model = PairFitting(restorer.train(), whitening(mean), settings.hidden_weight).to(device)
-    held_out_batches = _held_out_batches(sources, settings, device, generator)
+    model = PairFitting(restorer.train(), whitening(mean), settings.hidden_weight, settings.twin_weight).to(device)
+    watched = _held_out_recipes(sources, generator)
     pool = BlockPool(
         sources, patch=settings.patch_size, block=settings.block_size, blocks=settings.blocks,
         device=device, generator=generator,
+        twin_share=settings.twin_share, noise_share=settings.noise_share,
     )  # fmt: skip
-    loop = Loop(model, pool, held_out_batches, settings, margin=BLOCK_MARGIN)
+    loop = Loop(model, pool, lambda: [pool.centre_patch(r) for r in watched], settings, margin=BLOCK_MARGIN)
     return Session(loop, restorer, spectra, voxel_size)
+
+
+def _noise_share(volumes: list[list[Volume]], working_bin: int) -> float:
+    """Noise of a half over its density, standard deviations, mean of the tomograms that have halves."""
+    shares = []
+    for pair in volumes:
+        if len(pair) == 2:
+            normalisation = shared_normalisation(pair, working_bin)
+            shares.append(measure_noise(pair, working_bin, normalisation) / normalisation.scale)
+    return float(np.mean(shares)) if shares and min(shares) >= SILENT else 0.0
 
 
 def _mean(spectra: list[Spectra]) -> Spectra:
@@ -131,32 +144,13 @@ def _mean(spectra: list[Spectra]) -> Spectra:
     return Spectra(signal, noise, spectra[0].freq_max)
 
 
-def _held_out_batches(
-    sources: list[TomogramSource], settings: FitSettings, device: torch.device, generator: torch.Generator
-) -> list[PairBatch]:
-    """Fixed rotated patches centred on held-out boxes, both directions of the halves."""
+def _held_out_recipes(sources: list[TomogramSource], generator: torch.Generator) -> list[BlockRecipe]:
+    """Fixed rotated blocks centred on held-out boxes."""
     boxes = [(i, box) for i, s in enumerate(sources) for box in s.held_out]
     if not boxes:
         return []
-    batches = []
-    for rotation in random_rotations(HELD_OUT_BATCHES, generator=generator):
+    recipes = []
+    for i, rotation in enumerate(random_rotations(HELD_OUT_PATCHES, generator=generator)):
         tomogram, box = boxes[int(torch.randint(len(boxes), (1,), generator=generator))]
-        recipe = BlockRecipe(tomogram, tuple(box.mean(dim=0).tolist()), rotation)
-        batches.append(_centre_patch(sources[tomogram], recipe, settings, device))
-    return batches
-
-
-def _centre_patch(
-    source: TomogramSource, recipe: BlockRecipe, settings: FitSettings, device: torch.device
-) -> PairBatch:
-    """The patch at the centre of one block, once in each direction of the halves."""
-    patch, size = settings.patch_size, settings.block_size
-    block = make_block(source, recipe, size, device=device, slab_voxels=patch)
-    start = (size - patch) // 2
-    cut = (slice(start, start + patch),) * 3
-    inputs, targets = block.inputs[:, *cut][:, None], block.targets[:, *cut].flip(0)[:, None]
-    box = (patch,) * 3
-    seen = source.wedge.rotated(recipe.rotation).support(box, margin=1.0, device=device)
-    shared = (block.weight[cut], block.held_out_weight[cut], seen, source.wedge.support(box, device=device))
-    copies = (x[None, None].expand(inputs.shape[0], 1, *x.shape) for x in shared)
-    return PairBatch(inputs, targets, *copies)
+        recipes.append(BlockRecipe(tomogram, tuple(box.mean(dim=0).tolist()), rotation, half=i % 2))
+    return recipes

@@ -17,7 +17,7 @@ from cryoaae.patches.spectra import Spectra, interpolate, radial_kernel
 KERNEL_REACH = 6
 FINE_SHELLS = 32
 FORMAT = "cryoaae-restorer"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class RestorerSpec:
         Keywords of `UNet`.
     skewness : float
         Of the normalised density it was fitted on: its sign tells the contrast.
+    noise_share : float
+        Noise of one half over the normalised density it was fitted on, standard deviations on the
+        working grid; 0 when it was fitted on single volumes.
     tomograms : list of dict
         Name, content digest and wedge of each tomogram it was fitted on.
     """
@@ -42,6 +45,7 @@ class RestorerSpec:
     voxel_size_angstrom: float
     network: dict[str, Any] = field(default_factory=dict)
     skewness: float = 0.0
+    noise_share: float = 0.0
     tomograms: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -122,13 +126,21 @@ class Restorer(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Estimate the structure from normalised, band-limited densities, (b, 1, z, y, x)."""
+        return self._estimate(y, self.wiener)
+
+    def _estimate(self, y: Tensor, added: Tensor) -> Tensor:
         linear = convolve(y, self.wiener)
-        out: Tensor = linear + self.network(torch.cat([y, linear], dim=1))
-        return out
+        residual, gates = self.network(torch.cat([y, linear], dim=1))
+        if added is not self.wiener:
+            linear = convolve(y, added)
+        if gates is None:
+            out: Tensor = linear + residual
+            return out
+        return gates[:, :1] * linear + gates[:, 1:] * residual
 
     def restore(self, y: Tensor) -> Tensor:
         """Estimate to be averaged over the halves, (b, 1, z, y, x); see Notes of the class."""
-        return self.forward(y) + convolve(y, self.wiener_mean - self.wiener)
+        return self._estimate(y, self.wiener_mean)
 
     def save(self, path: Path) -> str:
         """Write weights and spec as safetensors, atomically; return the content digest."""

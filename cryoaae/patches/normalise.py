@@ -20,6 +20,8 @@ from cryoaae.volume import Volume
 CORE, MARGIN, BLOCKS = 64, 8, 27
 # Below this share of the offset a deviation is float32 rounding, not density.
 CONSTANT = 1e-6
+# Halves that differ by less than this share of the density are taken for copies without noise.
+SILENT = 1e-2
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,8 @@ def measure_normalisation(volume: Volume, working_bin: int) -> Normalisation:
     if not math.isfinite(raw) or raw <= CONSTANT * abs(mean):
         raise InputError(source, f"the density is constant ({mean:g})", "give a tomogram with contrast")
     edge = CORE * working_bin
-    cells = [math.ceil(n / edge) for n in volume.shape]
-    chosen = np.unique(np.linspace(0, math.prod(cells) - 1, BLOCKS).round().astype(int))
     total = squares = count = 0.0
-    for flat in chosen:
-        corner = [int(i) * edge for i in np.unravel_index(flat, cells)]
+    for corner in _corners(volume, edge):
         values = _working_block(volume, corner, edge, working_bin, mean, raw)
         total, squares, count = total + values.sum(), squares + (values**2).sum(), count + values.size
     scale = raw * math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
@@ -76,11 +75,42 @@ def measure_normalisation(volume: Volume, working_bin: int) -> Normalisation:
     return Normalisation(mean, scale)
 
 
-def shared_normalisation(volumes: Sequence[Volume], working_bin: int) -> Normalisation:
-    """Measure one normalisation for the halves of a tomogram: mean of means, rms of scales."""
+def shared_normalisation(
+    volumes: Sequence[Volume], working_bin: int, *, noise_share: float = 0.0
+) -> Normalisation:
+    """Measure one normalisation for the halves of a tomogram: mean of means, rms of scales.
+
+    With a `noise_share` the noise of one half, from the difference of the two, is brought to that
+    many units instead, so that silence and structure have the loudness a network learned.
+    """
     each = [measure_normalisation(volume, working_bin) for volume in volumes]
-    mean = sum(n.mean for n in each) / len(each)
-    return Normalisation(mean, math.sqrt(sum(n.scale**2 for n in each) / len(each)))
+    shared = Normalisation(
+        sum(n.mean for n in each) / len(each), math.sqrt(sum(n.scale**2 for n in each) / len(each))
+    )
+    if noise_share <= 0 or len(volumes) != 2:
+        return shared
+    noise = measure_noise(volumes, working_bin, shared)
+    return shared if noise < SILENT * shared.scale else Normalisation(shared.mean, noise / noise_share)
+
+
+def measure_noise(halves: Sequence[Volume], working_bin: int, normalisation: Normalisation) -> float:
+    """Standard deviation of one half's noise on the working grid, in the tomogram's units."""
+    edge = CORE * working_bin
+    squares = count = 0.0
+    for corner in _corners(halves[0], edge):
+        even, odd = (
+            _working_block(half, corner, edge, working_bin, normalisation.mean, normalisation.scale)
+            for half in halves
+        )
+        squares, count = squares + ((even - odd) ** 2).sum() / 2, count + even.size
+    return normalisation.scale * math.sqrt(squares / count)
+
+
+def _corners(volume: Volume, edge: int) -> list[list[int]]:
+    """Corners of at most `BLOCKS` blocks spread evenly over a volume."""
+    cells = [math.ceil(n / edge) for n in volume.shape]
+    chosen = np.unique(np.linspace(0, math.prod(cells) - 1, BLOCKS).round().astype(int))
+    return [[int(i) * edge for i in np.unravel_index(flat, cells)] for flat in chosen]
 
 
 def _moments(volume: Volume) -> tuple[float, float]:

@@ -8,41 +8,45 @@ cropped, so that streaks neither wrap around nor start at the patch's faces (DES
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cryoaae.patches.refill import Estimate, refill
 from cryoaae.patches.source import TomogramSource
-from cryoaae.patches.spectra import interpolate
-from cryoaae.physics.fourier import irfft, radius, rfft
-from cryoaae.physics.rotation import OVERSAMPLING, random_rotations, sample_cubic, sample_positions
+from cryoaae.patches.spectra import coloured_noise
+from cryoaae.physics.fourier import irfft, rfft
+from cryoaae.physics.rotation import OVERSAMPLING, random_rotations, reflect_positions, sample_cubic, sample_positions
 
 # Strength a of the recorruption of a single volume: input noise grows by 1 + a^2.
 RECORRUPTION = 0.5
+# Recorrupted targets are noisier than others by this factor's inverse.
+KEPT_WEIGHT_SINGLE = 1 / (1 + RECORRUPTION**-2)
 
 
 @dataclass(frozen=True)
 class BlockRecipe:
-    """All that is needed to make a block again: which tomogram, where, and how it was turned."""
+    """All that is needed to make a block again: which tomogram, where, how turned, which half is given."""
 
     tomogram: int
     centre_zyx: tuple[float, float, float]
     rotation: Tensor  # (3, 3)
     noise_seed: int = 0  # for the recorruption of a single volume
+    half: int = 0
 
 
 @dataclass(frozen=True)
 class Block:
-    """A rotated block: network inputs, targets and where they count, (c, n, n, n) or (n, n, n)."""
+    """A rotated block: network input, target and where they count, each (n, n, n)."""
 
-    tomogram: int
-    rotation: Tensor
     inputs: Tensor
     targets: Tensor
     weight: Tensor
     held_out_weight: Tensor
+    kept_weight: float
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,12 @@ class PairBatch:
         1 where a voxel lies inside the tomogram and in (out of) the fitted part.
     seen, kept : (b, 1, p, p, p // 2 + 1) bool
         Fourier support M_R of the target, and M of the second wedge.
+    kept_weight : (b,)
+        Weight of coefficients that are in the input too.
+    is_pair : (b,) bool
+        False for inputs whose best estimate is known: then it is
+    linear_share : (b,)
+        times the Wiener estimate of the input, everywhere, and `targets` says nothing.
     """
 
     inputs: Tensor
@@ -64,17 +74,21 @@ class PairBatch:
     held_out_weight: Tensor
     seen: Tensor
     kept: Tensor
+    kept_weight: Tensor
+    is_pair: Tensor
+    linear_share: Tensor
 
 
 def draw_recipe(sources: list[TomogramSource], *, generator: torch.Generator) -> BlockRecipe:
-    """Draw tomogram (by volume), centre (uniform inside) and rotation (uniform on SO(3))."""
+    """Draw tomogram (by volume), centre (uniform inside), rotation (uniform on SO(3)) and half."""
     volumes = torch.tensor([float(torch.tensor(s.working_shape_zyx).prod()) for s in sources])
     tomogram = int(torch.multinomial(volumes, 1, generator=generator))
     shape = torch.tensor(sources[tomogram].working_shape_zyx)
     centre = torch.rand(3, generator=generator) * (shape - 1)
     rotation = random_rotations(1, generator=generator)[0]
     seed = int(torch.randint(2**31, (1,), generator=generator))
-    return BlockRecipe(tomogram, tuple(centre.tolist()), rotation, seed)
+    half = int(torch.randint(2, (1,), generator=generator))
+    return BlockRecipe(tomogram, tuple(centre.tolist()), rotation, seed, half)
 
 
 def _inside(positions: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -83,17 +97,29 @@ def _inside(positions: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def make_block(
-    source: TomogramSource, recipe: BlockRecipe, size: int, *, device: torch.device, slab_voxels: int
+    source: TomogramSource,
+    recipe: BlockRecipe,
+    size: int,
+    *,
+    device: torch.device,
+    slab_voxels: int,
+    filled: Tensor | None = None,
 ) -> Block:
     """Rotate a block of `size` working voxels out of a source and put it through the wedge again.
 
     `slab_voxels` is the size of the object that sets the thickness of a tilt's slab: the patch.
+    The input comes from `filled` where it is given, the source's density with its own wedge filled.
     """
     centre = torch.tensor(recipe.centre_zyx) * OVERSAMPLING
     positions = sample_positions(recipe.rotation, centre, size, OVERSAMPLING, device=device)
-    density, origin = _local(source.density, positions, device)
-    rotated = sample_cubic(density, positions - origin)
     working = positions / OVERSAMPLING
+    positions = reflect_positions(positions, tuple(source.density.shape[-3:]))
+    given, other = (recipe.half, 1 - recipe.half) if source.has_halves else (0, 0)
+    targets = _sampled(source.density[other], positions, device)
+    if filled is None and given == other:
+        inputs = targets
+    else:
+        inputs = _sampled((source.density if filled is None else filled)[given], positions, device)
     shape = torch.tensor(source.working_shape_zyx, device=device, dtype=torch.float32)
     inside = _inside(working, torch.zeros(3, device=device), shape)
     held = torch.zeros_like(inside)
@@ -101,42 +127,43 @@ def make_block(
         held = torch.maximum(held, _inside(working, low, high))
     box = (size, size, size)
     support = source.wedge.support(box, object_zyx=(slab_voxels,) * 3, device=device)
-    inputs = irfft(rfft(rotated) * support, box)
-    targets = rotated
+    inputs = irfft(rfft(inputs) * support, box)
     if not source.has_halves:
         # Hidden coefficients need no split: their noise is not in the input. The others are
         # recorrupted (R2R): y + a z against y - z / a, independent if z has the noise's law.
-        z = _coloured_noise(source.noise, box, recipe.noise_seed).to(device)
-        z = irfft(rfft(z) * support, box)[None]
-        inputs, targets = inputs + RECORRUPTION * z, rotated - z / RECORRUPTION
-    return Block(recipe.tomogram, recipe.rotation, inputs, targets, inside * (1 - held), inside * held)
+        z = coloured_noise(source.noise, box, torch.Generator().manual_seed(recipe.noise_seed)).to(device)
+        z = irfft(rfft(z) * support, box)
+        inputs, targets = inputs + RECORRUPTION * z, targets - z / RECORRUPTION
+    kept_weight = 1.0 if source.has_halves else KEPT_WEIGHT_SINGLE
+    return Block(inputs, targets, inside * (1 - held), inside * held, kept_weight)
 
 
-def _coloured_noise(power: Tensor, box: tuple[int, int, int], seed: int) -> Tensor:
-    """Gaussian noise with a power per shell up to Nyquist, (z, y, x)."""
-    white = torch.randn(box, generator=torch.Generator().manual_seed(seed))
-    amplitude = interpolate(power, (radius(box) * 2).double().clamp(max=1.0)).clamp(min=0).sqrt().float()
-    return irfft(rfft(white) * amplitude, box)
-
-
-def _local(density: Tensor, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Part of the source that the positions touch, on the device, and its origin (z, y, x)."""
+def _sampled(density: Tensor, positions: Tensor, device: torch.device) -> Tensor:
+    """Density (z, y, x) at positions (..., 3) of the source grid inside it, on the device."""
     if density.device == device and device.type == "cpu":
-        return density, torch.zeros(3)  # a mapped file is read page by page, where it is sampled
+        return sample_cubic(density[None], positions)[0]  # a mapped file is read where it is sampled
+    # Only the part that the positions touch goes to the device; it reflects at true faces alone.
     low = (positions.amin(dim=(0, 1, 2)).floor() - 2).clamp(min=0).long().tolist()
     high = (positions.amax(dim=(0, 1, 2)).ceil() + 3).long().tolist()
     z, y, x = (slice(a, max(b, a + 2)) for a, b in zip(low, high, strict=True))
-    part = density[:, z, y, x]
-    if min(part.shape[-3:]) == 0:
-        return density[:, :2, :2, :2].to(device), torch.zeros(3, device=device)
-    return part.to(device), torch.tensor(low, device=device, dtype=torch.float32)
+    origin = torch.tensor(low, device=device, dtype=torch.float32)
+    return sample_cubic(density[None, z, y, x].to(device), positions - origin)[0]
+
+
+# A block of the pool: its recipe, how often the sources had been filled, itself, M_R and M.
+Entry = tuple[BlockRecipe, int, Block, Tensor, Tensor]
 
 
 class BlockPool:
     """A few rotated blocks that patches are cropped from; one is renewed every so many steps.
 
     Rotating and re-wedging a large block costs more than a training step, and a block holds many
-    patches. The pool is a function of its recipes, so a checkpoint stores only those.
+    patches. The pool is a function of its recipes and of what the sources were filled with when
+    each block was made, so a checkpoint stores only those.
+
+    A share of the patches are inputs whose best estimate is known, so that nothing comes from
+    nothing: Gaussian twins of a block (its spectrum, random phases), for which the Wiener filter
+    is best and missing coefficients are independent of the measured ones; and pure noise.
     """
 
     def __init__(
@@ -148,20 +175,25 @@ class BlockPool:
         blocks: int,
         device: torch.device,
         generator: torch.Generator,
+        twin_share: float = 0.0,
+        noise_share: float = 0.0,
     ) -> None:
         self.sources, self.patch, self.block = sources, patch, block
+        self.twin_share, self.noise_share = twin_share, noise_share
         self.device, self.generator = device, generator
         self.next_slot = 0
+        self.filling = 0  # how often the sources were filled
+        self.filled: list[Tensor | None] = [None] * len(sources)
         self.pool = [self._make(draw_recipe(sources, generator=generator)) for _ in range(blocks)]
 
-    def _make(self, recipe: BlockRecipe) -> tuple[BlockRecipe, Block, Tensor, Tensor]:
-        source = self.sources[recipe.tomogram]
-        block = make_block(source, recipe, self.block, device=self.device, slab_voxels=self.patch)
+    def _make(self, recipe: BlockRecipe) -> Entry:
+        source, filled = self.sources[recipe.tomogram], self.filled[recipe.tomogram]
+        block = make_block(source, recipe, self.block, device=self.device, slab_voxels=self.patch, filled=filled)
         box = (self.patch,) * 3
         # The error is tapered and so spread by about one Fourier voxel of the patch: erode.
         seen = source.wedge.rotated(recipe.rotation).support(box, margin=1.0, device=self.device)
         kept = source.wedge.support(box, device=self.device)
-        return recipe, block, seen, kept
+        return recipe, self.filling, block, seen, kept
 
     def renew(self) -> None:
         """Replace the oldest block."""
@@ -169,8 +201,19 @@ class BlockPool:
         self.pool[self.next_slot] = self._make(recipe)
         self.next_slot = (self.next_slot + 1) % len(self.pool)
 
+    def refill(self, estimate: Estimate, *, multiple: int, seed: int) -> None:
+        """Fill the sources' own wedges with an estimate; blocks made from now on use it."""
+        self.filling += 1
+        self.filled = [
+            refill(
+                source, estimate, object_voxels=self.patch, multiple=multiple,
+                seed=seed + self.filling, device=self.device,
+            )
+            for source in self.sources
+        ]  # fmt: skip
+
     def batch(self, size: int, *, margin: int) -> PairBatch:
-        """Crop `size` patches, each from a block drawn at random, halves swapped at random.
+        """Crop `size` patches, each from a block drawn at random.
 
         The outer `margin` voxels of a block, where its wedge wraps around, are not used.
         """
@@ -179,37 +222,72 @@ class BlockPool:
             slot = int(torch.randint(len(self.pool), (1,), generator=self.generator))
             room = self.block - self.patch - 2 * margin
             start = torch.randint(0, room + 1, (3,), generator=self.generator) + margin
-            swap = bool(torch.randint(2, (1,), generator=self.generator))
-            crops.append(self._crop(slot, start.tolist(), swap))
-        return PairBatch(*(torch.stack([c[i] for c in crops]) for i in range(6)))
+            kind = float(torch.rand((), generator=self.generator))
+            cut = tuple(slice(a, a + self.patch) for a in start.tolist())
+            if kind < self.twin_share + self.noise_share:
+                crops.append(self._known(self.pool[slot], cut, is_twin=kind < self.twin_share))
+            else:
+                crops.append(self._pair(self.pool[slot], cut))
+        return PairBatch(*(torch.stack(field) for field in zip(*crops, strict=True)))
 
-    def _crop(self, slot: int, start: list[int], swap: bool) -> tuple[Tensor, ...]:
-        _, block, seen, kept = self.pool[slot]
-        cut = tuple(slice(a, a + self.patch) for a in start)
-        first, second = (1, 0) if swap else (0, 1)
-        if block.inputs.shape[0] == 1:
-            first = second = 0
-        return (
-            block.inputs[first][cut][None],
-            block.targets[second][cut][None],
-            block.weight[cut][None],
-            block.held_out_weight[cut][None],
-            seen[None],
-            kept[None],
-        )
+    def centre_patch(self, recipe: BlockRecipe) -> PairBatch:
+        """One pair from the middle of a block made for it."""
+        start = (self.block - self.patch) // 2
+        pair = self._pair(self._make(recipe), (slice(start, start + self.patch),) * 3)
+        return PairBatch(*(x[None] for x in pair))
+
+    def _pair(self, entry: Entry, cut: tuple[slice, ...]) -> tuple[Tensor, ...]:
+        _, _, block, seen, kept = entry
+        patches = (x[cut][None] for x in (block.inputs, block.targets, block.weight, block.held_out_weight))
+        flags = (torch.tensor(x, device=self.device) for x in (block.kept_weight, True, 0.0))
+        return (*patches, seen[None], kept[None], *flags)
+
+    def _known(self, entry: Entry, cut: tuple[slice, ...], *, is_twin: bool) -> tuple[Tensor, ...]:
+        recipe, _, block, seen, _ = entry
+        box = (self.block,) * 3
+        if is_twin:
+            white = rfft(torch.randn(box, generator=self.generator).to(self.device))
+            spectrum = rfft(block.inputs) * (white / white.abs().clamp(min=1e-12))
+        else:
+            source = self.sources[recipe.tomogram]
+            support = source.wedge.support(box, object_zyx=(self.patch,) * 3, device=self.device)
+            spectrum = rfft(coloured_noise(source.noise, box, self.generator).to(self.device)) * support
+        inputs = irfft(spectrum, box)[cut][None]
+        ones, everywhere = torch.ones_like(inputs), torch.ones_like(seen)[None]
+        flags = (torch.tensor(x, device=self.device) for x in (1.0, False, float(is_twin)))
+        return inputs, torch.zeros_like(inputs), ones, torch.zeros_like(inputs), everywhere, everywhere, *flags
 
     def state(self) -> dict[str, Any]:
         """Recipes of the pool, plain data and tensors."""
+        recipes = [recipe for recipe, *_ in self.pool]
         return {
             "next_slot": self.next_slot,
-            "tomogram": [r.tomogram for r, *_ in self.pool],
-            "centre_zyx": [list(r.centre_zyx) for r, *_ in self.pool],
-            "rotation": torch.stack([r.rotation for r, *_ in self.pool]),
-            "noise_seed": [r.noise_seed for r, *_ in self.pool],
+            "tomogram": [r.tomogram for r in recipes],
+            "centre_zyx": [list(r.centre_zyx) for r in recipes],
+            "rotation": torch.stack([r.rotation for r in recipes]),
+            "noise_seed": [r.noise_seed for r in recipes],
+            "half": [r.half for r in recipes],
+            "filling": [filling for _, filling, *_ in self.pool],
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Make the pool's blocks again from their recipes."""
-        self.next_slot = int(state["next_slot"])
-        rows = zip(state["tomogram"], state["centre_zyx"], state["rotation"], state["noise_seed"], strict=True)
-        self.pool = [self._make(BlockRecipe(t, tuple(c), r, seed)) for t, c, r, seed in rows]
+    def load_state(self, state: dict[str, Any], refills: Sequence[Callable[[], None]]) -> None:
+        """Make the pool's blocks again from their recipes.
+
+        Parameters
+        ----------
+        refills : sequence of callable
+            Each calls `refill` with the estimate that was used; in order, from the first.
+        """
+        self.next_slot, self.filling = int(state["next_slot"]), 0
+        self.filled = [None] * len(self.sources)
+        columns = ("tomogram", "centre_zyx", "rotation", "noise_seed", "half")
+        rows = zip(*(state[c] for c in columns), strict=True)
+        recipes = [BlockRecipe(t, tuple(c), r, seed, half) for t, c, r, seed, half in rows]
+        pool: dict[int, Entry] = {}
+        for filling in range(len(refills) + 1):
+            used = [i for i, n in enumerate(state["filling"]) if n == filling]
+            if filling and (used or filling == len(refills)):
+                self.filling = filling - 1
+                refills[filling - 1]()
+            pool |= {i: self._make(recipes[i]) for i in used}
+        self.pool = [pool[i] for i in range(len(recipes))]

@@ -44,6 +44,8 @@ class TomogramSource:
         Boxes kept out of fitting: first and last working voxel + 1, (z, y, x).
     noise : (shells,)
         Noise power of one channel on the working grid, per shell up to Nyquist.
+    scratch : Path, optional
+        Folder for arrays too large for memory.
     """
 
     name: str
@@ -52,6 +54,7 @@ class TomogramSource:
     working_shape_zyx: tuple[int, int, int]
     held_out: Tensor
     noise: Tensor
+    scratch: Path | None = None
 
     @property
     def has_halves(self) -> bool:
@@ -69,8 +72,8 @@ def _tiles(size: int, tile: int, halo: int) -> Iterator[tuple[int, int, int, int
         yield start, stop, start - halo, stop + halo
 
 
-def _to_source_grid(block: Tensor, working_bin: int) -> Tensor:
-    """Block of tomogram voxels (z, y, x) to the source grid: band-limited and prefiltered."""
+def to_source_grid(block: Tensor, working_bin: int) -> Tensor:
+    """Bring a block of tomogram voxels (z, y, x) to the source grid: band-limited and prefiltered."""
     shape = tuple(n // working_bin * OVERSAMPLING for n in block.shape)
     fine = fourier_resample(block, shape)
     k = radius(shape)
@@ -112,22 +115,23 @@ def prepare_source(
     z_size, y_size, x_size = (_padded(n, working_bin) // working_bin for n in shape)
     working = (z_size, y_size, x_size)
     fine = tuple(n * OVERSAMPLING for n in working)
-    density = _allocate((len(volumes), *fine), name, scratch)
+    density = allocate((len(volumes), *fine), name, scratch)
     for channel, volume in enumerate(volumes):
         for z in _tiles(working[0], TILE, HALO):
             for y in _tiles(working[1], TILE, HALO):
                 for x in _tiles(working[2], TILE, HALO):
                     read = [(t[2] * working_bin, t[3] * working_bin) for t in (z, y, x)]
                     block = normalisation.apply(read_reflected(volume, read))
-                    tile = _to_source_grid(torch.from_numpy(block), working_bin)
+                    tile = to_source_grid(torch.from_numpy(block), working_bin)
                     edge = HALO * OVERSAMPLING
                     core = tile[edge:-edge, edge:-edge, edge:-edge]
                     dz, dy, dx = (slice(t[0] * OVERSAMPLING, t[1] * OVERSAMPLING) for t in (z, y, x))
                     density[channel, dz, dy, dx] = core
-    return TomogramSource(name, density, wedge, working, held_out, noise)
+    return TomogramSource(name, density, wedge, working, held_out, noise, scratch)
 
 
-def _allocate(shape: tuple[int, ...], name: str, scratch: Path | None) -> Tensor:
+def allocate(shape: tuple[int, ...], name: str, scratch: Path | None) -> Tensor:
+    """Uninitialised float32 array, in memory when small, else a mapped file in `scratch`."""
     if scratch is None or math.prod(shape) * 4 <= IN_MEMORY_BYTES:
         return torch.empty(shape)
     scratch.mkdir(parents=True, exist_ok=True)

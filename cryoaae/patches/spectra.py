@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryoaae.physics.fourier import multiplicity, radius, rfft, shell_index, shell_sum, taper
+from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft, shell_index, shell_sum, taper
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
 BOX = 64
+# Smaller for a single volume: featureless ice must fit between the structures.
+BOX_SINGLE = 32
 BLOCKS = 48
 QUIET_SHARE = 0.1
 # The working grid ends where the halves share less than this (DESIGN 4: the rest is noise).
@@ -92,15 +94,16 @@ def measure_spectra(volumes: list[Volume], wedge: MissingWedge, *, generator: to
         Wedge of the volumes, laboratory frame.
     """
     shape = volumes[0].shape
-    box = tuple(min(BOX, n) for n in shape)
-    shells = min(BOX, *box) // 2 if min(box) >= 32 else BOX // 4
+    edge = BOX if len(volumes) == 2 else BOX_SINGLE
+    box = tuple(min(edge, n) for n in shape)
+    shells = min(box) // 2 if min(box) >= 32 else BOX // 4
     index = shell_index(box, shells)
     seen = wedge.support(box, margin=1.0) * multiplicity(box)
     count = shell_sum(seen, index, shells)
     window = taper(box)
     energy = float((window**2).mean())
     rows = []
-    for _ in range(BLOCKS):
+    for _ in range(BLOCKS * (BOX // edge)):
         start = [int(torch.randint(n - b + 1, (1,), generator=generator)) for n, b in zip(shape, box, strict=True)]
         where = [slice(a, a + b) for a, b in zip(start, box, strict=True)]
         blocks = [torch.from_numpy(v.block(*where)) for v in volumes]
@@ -117,11 +120,19 @@ def measure_spectra(volumes: list[Volume], wedge: MissingWedge, *, generator: to
 
 
 def _single(power: Tensor, total: Tensor, count: Tensor) -> Spectra:
-    """Split a single volume's power: noise is that of its quietest blocks."""
+    """Split a single volume's power: noise is that of its quietest blocks.
+
+    In the lowest shells blocks without their means say little; there the share of the signal is
+    taken to be no lower than at its peak.
+    """
     quiet = max(1, round(QUIET_SHARE * len(power)))
     order = torch.argsort(power.sum(dim=1))[:quiet]
     noise = _filled(power[order].mean(dim=0)[None] / count.clamp(min=1e-9), count)[0]
-    return Spectra((total - noise).clamp(min=0.0), torch.minimum(noise, total))
+    noise = torch.minimum(noise, total)
+    share = noise / total.clamp(min=torch.finfo(torch.float64).tiny)
+    peak = int(share.argmin())
+    noise = torch.where(torch.arange(len(noise)) < peak, share[peak] * total, noise)
+    return Spectra(total - noise, noise)
 
 
 def _filled(curves: Tensor, count: Tensor) -> Tensor:
@@ -157,3 +168,10 @@ def radial_kernel(curve: Tensor, *, reach: int) -> Tensor:
     line = torch.arange(-reach, reach + 1, dtype=torch.float64).abs() / (reach + 1)
     fade = torch.where(line > 0.5, 0.5 + 0.5 * torch.cos(torch.pi * (2 * line - 1)), 1.0)
     return (kernel * fade[:, None, None] * fade[None, :, None] * fade[None, None, :]).float()
+
+
+def coloured_noise(power: Tensor, box: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Gaussian noise (z, y, x) with a power per shell up to Nyquist."""
+    white = torch.randn(box, generator=generator)
+    amplitude = interpolate(power, (radius(box) * 2).double().clamp(max=1.0)).clamp(min=0).sqrt().float()
+    return irfft(rfft(white) * amplitude, box)

@@ -78,13 +78,20 @@ def _spline_nodes(position: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor
     return (g0, whole - 1 + w1 / g0), (g1, whole + 1 + w3 / g1)
 
 
+def reflect_positions(positions_zyx: Tensor, shape_zyx: tuple[int, ...]) -> Tensor:
+    """Map positions (..., 3) into a box by reflection at the centres of its end voxels."""
+    period = torch.tensor([2.0 * max(n - 1, 1) for n in shape_zyx], device=positions_zyx.device)
+    folded = torch.remainder(positions_zyx, period)
+    return torch.minimum(folded, period - folded)
+
+
 def sample_cubic(source: Tensor, positions_zyx: Tensor) -> Tensor:
     """Sample prefiltered volumes with a cubic B-spline.
 
     Parameters
     ----------
     source : (c, z, y, x)
-        Volumes times `spline_prefilter`; zero outside.
+        Volumes times `spline_prefilter`; the last voxels go on outside.
     positions_zyx : (d, h, w, 3)
         Positions in source voxels.
 
@@ -102,7 +109,7 @@ def sample_cubic(source: Tensor, positions_zyx: Tensor) -> Tensor:
             for gx, hx in nodes[2]:
                 grid = torch.stack([hx, hy, hz], dim=-1)[None]
                 sampled = torch.nn.functional.grid_sample(
-                    source[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True
+                    source[None], grid, mode="bilinear", padding_mode="border", align_corners=True
                 )[0]
                 out += sampled * (gz * gy * gx)
     return out

@@ -156,7 +156,8 @@ def restore_volumes(
     start = time.perf_counter()
     working = int(np.prod(plan.frame.working_zyx)) * len(volumes)
     reporter = _Reporter(progress, int(np.prod(volumes[0].shape)), working)
-    normalisation = shared_normalisation(volumes, plan.frame.working_bin)
+    share = float(getattr(getattr(model, "spec", None), "noise_share", 0.0))
+    normalisation = shared_normalisation(volumes, plan.frame.working_bin, noise_share=share)
     tiles = plan.grid.tiles(plan.tile, shift=options.tile_shift)
     # The mean of two halves is less noisy than a half, and the model may know by how much.
     function = model.restore if len(volumes) == 2 and hasattr(model, "restore") else model

@@ -108,7 +108,7 @@ def hidden_correlation(fit: Loop) -> float:
 
 @pytest.mark.parametrize("single", [False, True])
 def test_fitting_fills_wedges_on_data_kept_out(tmp_path: Path, single: bool) -> None:
-    fit = loop(replace(SMALL, steps=60, patch_size=24, block_size=44, widths=(8, 16)), tmp_path, single=single)
+    fit = loop(replace(SMALL, steps=100, patch_size=24, block_size=44, widths=(8, 16)), tmp_path, single=single)
     before = hidden_correlation(fit)
     go(fit)
     assert hidden_correlation(fit) > before + 0.05

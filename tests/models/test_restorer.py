@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cryoaae.patches.spectra import Spectra, radial_kernel
 from cryoaae.physics.fourier import irfft, radius, rfft, taper
 from cryoaae.physics.wedge import MissingWedge
 
-SPEC = RestorerSpec(working_bin=2, voxel_size_angstrom=10.0, network={"widths": [4, 8]})
+SPEC = RestorerSpec(working_bin=2, voxel_size_angstrom=10.0, network={"widths": [4, 8], "gates": 2})
 
 
 def spectra() -> Spectra:
@@ -88,7 +89,11 @@ def batch_of(targets: torch.Tensor, wedge: MissingWedge, rotation: torch.Tensor)
     box = targets.shape[-3:]
     ones = torch.ones_like(targets)
     seen = wedge.rotated(rotation).support(box)[None, None]
-    return PairBatch(targets, targets, ones, 0 * ones, seen, wedge.support(box)[None, None])
+    count = len(targets)
+    return PairBatch(
+        targets, targets, ones, 0 * ones, seen, wedge.support(box)[None, None],
+        torch.ones(count), torch.ones(count, dtype=torch.bool), torch.zeros(count),
+    )  # fmt: skip
 
 
 def test_loss_sees_only_what_the_rotated_tomogram_measured() -> None:
@@ -121,3 +126,21 @@ def test_whitening_makes_noise_of_every_shell_count_alike() -> None:
     weight = whitening(spectra())
     product = weight.double() * spectra().noise
     assert float(product.std() / product.mean()) < 1e-5
+
+
+def test_known_estimates_are_the_wiener_filter_of_twins_and_silence_for_noise() -> None:
+    """At the start the network is the filter: a twin costs nothing, noise costs what passes it."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 1, 24, 24, 24, generator=generator)
+    batch = batch_of(inputs, MissingWedge(), torch.eye(3))
+    fitting = PairFitting(Restorer(SPEC, spectra()), whitening(spectra()))
+    everywhere = torch.ones_like(batch.seen)
+    terms = {}
+    for name, share in (("twin", 1.0), ("noise", 0.0)):
+        known = replace(
+            batch, seen=everywhere, kept=everywhere, is_pair=torch.zeros(2, dtype=torch.bool),
+            linear_share=torch.full((2,), share), targets=torch.full_like(inputs, torch.nan),
+        )  # fmt: skip
+        terms[name] = float(fitting.phases()[0].losses(known)["pairs"].detach())
+    assert terms["twin"] < 1e-9
+    assert terms["noise"] > 1e-3

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pytest
 import torch
 
 from cryoaae.patches.normalise import Normalisation
@@ -59,12 +62,12 @@ def test_noise_of_fitting_inputs_equals_noise_of_restoring_inputs() -> None:
         # Rotated blocks stay inside the volume.
         centre = 28.0 + 24.0 * torch.rand(3, generator=generator)
         rotation = draw_recipe([source], generator=generator).rotation
-        recipe = BlockRecipe(0, tuple(centre.tolist()), rotation)
-        block = make_block(source, recipe, block_size, device=CPU, slab_voxels=size)
         both = kept & wedge.rotated(rotation).support(box, margin=1.5)
         z, y, x = (slice(a, a + size) for a in (centre - size / 2).long().tolist())
         for channel in range(2):
-            fitted += power_and_count(block.inputs[channel][cut, cut, cut], both)
+            recipe = BlockRecipe(0, tuple(centre.tolist()), rotation, half=channel)
+            block = make_block(source, recipe, block_size, device=CPU, slab_voxels=size)
+            fitted += power_and_count(block.inputs[cut, cut, cut], both)
             restored += power_and_count(working[channel][z, y, x], kept)
     ratio = (fitted[0] / fitted[1]) / (restored[0] / restored[1])
     assert (ratio - 1).abs()[1:].max() < 0.03
@@ -79,11 +82,11 @@ def test_second_wedge_empties_what_it_hides() -> None:
     block = make_block(source, recipe, 48, device=CPU, slab_voxels=48)
     box = (48, 48, 48)
     hidden = ~wedge.support(box)
-    assert rfft(block.inputs[0])[hidden].abs().max() < 1e-3
-    assert rfft(block.targets[0])[hidden].abs().mean() > 0.1
+    assert rfft(block.inputs)[hidden].abs().max() < 1e-3
+    assert rfft(block.targets)[hidden].abs().mean() > 0.1
     # An unrotated block of the source grid is the working-grid volume itself.
     crop = to_working_grid(volume, 1)[8:56, 8:56, 8:56]
-    assert torch.allclose(block.targets[0][12:36, 12:36, 12:36], crop[12:36, 12:36, 12:36], atol=0.02)
+    assert torch.allclose(block.targets[12:36, 12:36, 12:36], crop[12:36, 12:36, 12:36], atol=0.02)
 
 
 def test_held_out_voxels_never_count_in_fitting() -> None:
@@ -121,7 +124,7 @@ def test_recorruption_makes_a_single_volume_unbiased() -> None:
         block = make_block(source, BlockRecipe(0, (32.0, 32.0, 32.0), rotation, seed), 36, device=CPU, slab_voxels=36)
         band = radius((36, 36, 36)) < 0.4
         kept = wedge.support((36, 36, 36)) & band
-        a, b = rfft(block.inputs[0])[kept], rfft(block.targets[0])[kept]
+        a, b = rfft(block.inputs)[kept], rfft(block.targets)[kept]
         cross += float((a * b.conj()).real.mean())
         own += float((rfft(noise[:36, :36, :36]).abs() ** 2)[kept].mean())
     assert abs(cross / own) < 0.05
@@ -137,7 +140,7 @@ def test_pool_is_a_function_of_its_recipes() -> None:
 
     first, second = pool(0), pool(1)
     first.renew()
-    second.load_state(first.state())
+    second.load_state(first.state(), [])
     second.generator.set_state(first.generator.get_state())
     for _ in range(3):
         a, b = first.batch(2, margin=2), second.batch(2, margin=2)
@@ -145,3 +148,86 @@ def test_pool_is_a_function_of_its_recipes() -> None:
         assert torch.equal(a.targets, b.targets)
         first.renew()
         second.renew()
+
+
+def estimate(y: torch.Tensor) -> torch.Tensor:
+    return 0.5 * y.roll(1, dims=-1)
+
+
+def test_refilling_changes_the_wedge_and_nothing_else() -> None:
+    """M of what is filled is the tomogram's, the rest the estimate's and noise as loud as the measured."""
+    generator = torch.Generator().manual_seed(3)
+    wedge = MissingWedge((-50.0, 50.0))
+    volume = noise_volume(80, wedge, generator)
+    source = source_of(volume, volume, wedge=wedge, working_bin=1)
+    pool = BlockPool([source], patch=48, block=64, blocks=1, device=CPU, generator=generator)
+    recipe = BlockRecipe(0, (40.0, 40.0, 40.0), torch.eye(3))
+    before = make_block(source, recipe, 48, device=CPU, slab_voxels=48)
+    pool.refill(lambda y: 0 * y, multiple=4, seed=0)
+    filled = pool.filled[0]
+    assert filled is not None
+    spectra = []
+    for density in (source.density[0], filled[0]):
+        turned = dataclasses.replace(source, density=density[None], wedge=MissingWedge((-90.0, 90.0)))
+        turned = dataclasses.replace(turned, density=torch.stack([density, density]))
+        block = make_block(turned, recipe, 48, device=CPU, slab_voxels=48)
+        spectra.append(rfft(block.targets * taper((48, 48, 48))))
+    band = radius((48, 48, 48)) < 0.35
+    inside = wedge.support((48, 48, 48), margin=3.0) & band
+    missing = (wedge.solid().depth((48, 48, 48)) > 3) & band
+    change = (spectra[1] - spectra[0]).abs() ** 2
+    assert float(change[inside].mean()) < 0.02 * float((spectra[0].abs() ** 2)[inside].mean())
+    expected = float((taper((48, 48, 48)) ** 2).mean())  # of the flat noise given to the source
+    assert 0.8 * expected < float(change[missing].mean()) < 1.2 * expected
+    assert before.targets.shape == (48, 48, 48)
+
+
+def test_pool_after_refilling_is_made_again_from_its_state() -> None:
+    volume = torch.randn(2, 40, 40, 40, generator=torch.Generator().manual_seed(0))
+    source = source_of(volume[0], volume[1], wedge=MissingWedge(), working_bin=1)
+
+    def pool(seed: int) -> BlockPool:
+        generator = torch.Generator().manual_seed(seed)
+        return BlockPool(
+            [source], patch=16, block=32, blocks=3, device=CPU, generator=generator, twin_share=0.3, noise_share=0.3
+        )
+
+    first, second = pool(0), pool(1)
+    for _ in range(2):  # blocks of three ages stand side by side
+        first.refill(estimate, multiple=4, seed=5)
+        first.renew()
+    second.load_state(first.state(), [lambda: second.refill(estimate, multiple=4, seed=5)] * 2)
+    second.generator.set_state(first.generator.get_state())
+    for _ in range(6):
+        a, b = first.batch(2, margin=2), second.batch(2, margin=2)
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.is_pair, b.is_pair)
+        first.renew()
+        second.renew()
+
+
+@pytest.mark.parametrize("halves", [2, 1])
+def test_known_inputs_have_the_spectra_they_claim(halves: int) -> None:
+    """A Gaussian twin is as loud as its block, shell by shell, noise as loud as measured; neither is a pair."""
+    generator = torch.Generator().manual_seed(0)
+    wedge = MissingWedge((-50.0, 60.0))
+    volumes = [noise_volume(64, wedge, generator) for _ in range(halves)]
+    source = source_of(*volumes, wedge=wedge, working_bin=1)
+    box = (32, 32, 32)
+    kept = wedge.support(box, margin=1.5)
+    for twin, noise in ((1.0, 0.0), (0.0, 1.0)):
+        pool = BlockPool(
+            [source], patch=32, block=64, blocks=2, device=CPU, generator=generator, twin_share=twin, noise_share=noise
+        )
+        batch = pool.batch(16, margin=8)
+        assert not batch.is_pair.any()
+        assert (batch.linear_share == twin).all()
+        total = sum(power_and_count(x[0], kept) for x in batch.inputs)
+        per_coefficient = (total[0] / total[1])[1:-2]
+        if noise:
+            assert (per_coefficient - 1).abs().max() < 0.15
+        else:
+            assert torch.isfinite(per_coefficient).all()
+            spread = batch.inputs[:, 0].flatten(1)
+            z = (spread - spread.mean(dim=1, keepdim=True)) / spread.std(dim=1, keepdim=True)
+            assert float((z**4).mean() - 3) < 0.2  # Gaussian, whatever the block was
