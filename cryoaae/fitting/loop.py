@@ -208,7 +208,8 @@ class Loop:
         self.best = state["best"]
         self.fillers = state["fillers"]
         self.pool.load_state(state["pool"], [functools.partial(self._fill_with, w) for w in self.fillers])
-        self.held_out = self.make_held_out()
+        if self.fillers:
+            self.held_out = self.make_held_out()
         self.pool.generator.set_state(state["generator"])
         self.good = self._snapshot()
 

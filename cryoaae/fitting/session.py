@@ -15,7 +15,7 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.project import Tomogram
 from cryoaae.models.pair_fitting import PairFitting, whitening
 from cryoaae.models.restorer import Restorer, RestorerSpec
-from cryoaae.patches.normalise import SILENT, measure_noise, shared_normalisation
+from cryoaae.patches.normalise import SILENT, Normalisation, by_noise, measure_noise, shared_normalisation
 from cryoaae.patches.pairs import BlockPool, BlockRecipe
 from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
@@ -84,9 +84,13 @@ def prepare(
             choose_working_bin(s, v[0].shape, voxel_size_angstrom=voxel_size) for s, v in zip(raw, volumes, strict=True)
         )
     sources, spectra, normalisations = [], [], []
-    share = init.spec.noise_share if init else _noise_share(volumes, working_bin)
-    for tomogram, pair, spectrum in zip(tomograms, volumes, raw, strict=True):
-        normalisation = shared_normalisation(pair, working_bin, noise_share=share)
+    measured = [shared_normalisation(v, working_bin) for v in volumes]
+    noises = [
+        measure_noise(v, working_bin, n) if len(v) == 2 else None for v, n in zip(volumes, measured, strict=True)
+    ]
+    share = init.spec.noise_share if init else _noise_share(measured, noises)
+    for tomogram, pair, spectrum, plain, noise in zip(tomograms, volumes, raw, measured, noises, strict=True):
+        normalisation = plain if noise is None or share <= 0 else by_noise(plain, noise, share)
         on_grid = spectrum.on_working_grid(working_bin, normalisation.scale)
         shape = tuple(math.ceil(n / working_bin) for n in pair[0].shape)
         held_out = choose_held_out(shape, settings.held_out_fraction, generator=generator)  # type: ignore[arg-type]
@@ -125,13 +129,9 @@ def prepare(
     return Session(loop, restorer, spectra, voxel_size)
 
 
-def _noise_share(volumes: list[list[Volume]], working_bin: int) -> float:
+def _noise_share(measured: list[Normalisation], noises: list[float | None]) -> float:
     """Noise of a half over its density, standard deviations, mean of the tomograms that have halves."""
-    shares = []
-    for pair in volumes:
-        if len(pair) == 2:
-            normalisation = shared_normalisation(pair, working_bin)
-            shares.append(measure_noise(pair, working_bin, normalisation) / normalisation.scale)
+    shares = [noise / n.scale for n, noise in zip(measured, noises, strict=True) if noise is not None]
     return float(np.mean(shares)) if shares and min(shares) >= SILENT else 0.0
 
 

@@ -89,8 +89,14 @@ def shared_normalisation(
     )
     if noise_share <= 0 or len(volumes) != 2:
         return shared
-    noise = measure_noise(volumes, working_bin, shared)
-    return shared if noise < SILENT * shared.scale else Normalisation(shared.mean, noise / noise_share)
+    return by_noise(shared, measure_noise(volumes, working_bin, shared), noise_share)
+
+
+def by_noise(normalisation: Normalisation, noise: float, noise_share: float) -> Normalisation:
+    """Scale that brings noise of this deviation to `noise_share`; unchanged where there is none."""
+    if noise < SILENT * normalisation.scale:
+        return normalisation
+    return Normalisation(normalisation.mean, noise / noise_share)
 
 
 def measure_noise(halves: Sequence[Volume], working_bin: int, normalisation: Normalisation) -> float:
