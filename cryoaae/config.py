@@ -34,11 +34,9 @@ class FitConfig(BaseModel):
     warm_up_steps: Annotated[int, Field(ge=0)] = FitSettings.warm_up_steps
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = FitSettings.ema_decay
     hidden_weight: Annotated[float, Field(ge=0)] = FitSettings.hidden_weight
-    gates: bool = FitSettings.gates
     refills: Annotated[int, Field(ge=0, le=20)] = FitSettings.refills
-    twin_share: Annotated[float, Field(ge=0, lt=0.5)] = FitSettings.twin_share
-    noise_share: Annotated[float, Field(ge=0, lt=0.5)] = FitSettings.noise_share
-    twin_weight: Annotated[float, Field(ge=0)] = FitSettings.twin_weight
+    presence: bool = FitSettings.presence
+    axis_share: Annotated[float, Field(ge=0, le=1)] = FitSettings.axis_share
     held_out_fraction: Annotated[float, Field(ge=0, lt=0.5)] = FitSettings.held_out_fraction
     working_bin: Annotated[int, Field(ge=1, le=16)] | None = None
     minutes: Annotated[float, Field(gt=0)] | None = FitSettings.minutes

@@ -25,7 +25,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.optimize import least_squares
 
 import cryoaae
-from cryoaae.fitting.settings import FitSettings
+from cryoaae.config import load_fit_config
 from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.metrics.nulls import NULLS, NullInput
 from cryoaae.physics.wedge import MissingWedge
@@ -138,7 +138,7 @@ def measure(path: Path, tilt_range: tuple[float, float], minutes: float, seed: i
     started = time.monotonic()
     if run is None:
         run = Path("benchmark_runs") / f"microtubule_{seed}"
-        settings = FitSettings(minutes=minutes, seed=seed)
+        settings = load_fit_config(preset="filament", minutes=minutes, seed=seed)
         cryoaae.fit(path, run, tilt_range=tilt_range, settings=settings, overwrite=True, progress=ConsoleProgress())
     cryoaae.restore(path, run / "restored.mrc", model=run, symmetries=True, overwrite=True)
     seconds = time.monotonic() - started

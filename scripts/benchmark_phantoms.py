@@ -15,17 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 import cryoaae
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_text
 from cryoaae.io.tilts import read_tilts
+from cryoaae.patches.featureless import random_phases
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.progress import ConsoleProgress
@@ -33,11 +35,6 @@ from cryoaae.runs.provenance import versions
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "phantoms.json"
 TABLE = ROWS.with_suffix(".md")
-
-
-def random_phases(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    spectrum = rfft(torch.randn(shape, generator=generator))
-    return spectrum / spectrum.abs().clamp(min=1e-12)
 
 
 def powers(volume: torch.Tensor, wedge: MissingWedge) -> dict[str, float]:
@@ -81,22 +78,23 @@ def nothing_from_nothing(folder: Path, run: Path, wedge: MissingWedge, seed: int
 def measure(folder: Path, seed: int, minutes: float, note: str, run: Path | None) -> dict[str, Any]:
     wedge = MissingWedge.from_tilts(read_tilts(folder / "tilts.tlt"))
     halves = {"even": folder / "even.mrc", "odd": folder / "odd.mrc", "tilts": folder / "tilts.tlt"}
-    started, fitted = time.monotonic(), run is None
     if run is None:
         run = Path("benchmark_runs") / f"{folder.name}_{seed}"
         settings = FitSettings(minutes=minutes, seed=seed)
         cryoaae.fit([], run, **halves, settings=settings, overwrite=True, progress=ConsoleProgress())
     output = run / "restored.mrc"
     result = cryoaae.restore([], output, model=run, **halves, symmetries=True, halves=True, overwrite=True)[0]
-    seconds = time.monotonic() - started
     raw = {half: halves[half] for half in ("even", "odd")}
     scores = cryoaae.evaluate(output, wedge=wedge, truth=folder / "truth.mrc", **raw, output=run / "evaluation")
     record = json.loads((run / "run.json").read_text())
+    started, finished = (datetime.fromisoformat(record[key]) for key in ("started", "finished"))
+    settings_used = yaml.safe_load((run / "config.yaml").read_text())
+    steps = (run / "metrics.csv").read_text().splitlines()[-1].split(",")[0]
     return {
-        "phantom": folder.name, "seed": seed, "minutes": minutes, "note": note,
-        "seconds": round(seconds) if fitted else None,
+        "phantom": folder.name, "seed": settings_used["seed"], "minutes": settings_used["minutes"], "note": note,
+        "seconds": round((finished - started).total_seconds() + result.seconds), "steps": int(steps),
         "restore_seconds": round(result.seconds, 1), "threads": torch.get_num_threads(), "cores": os.cpu_count(),
-        "versions": versions(), "started": record["started"], "rows": scores["rows"],
+        "versions": versions(), "started": record["started"], "settings": settings_used, "rows": scores["rows"],
         "honesty": honesty(scores["rows"]), "nothing": nothing_from_nothing(folder, run, wedge, seed),
     }  # fmt: skip
 
@@ -119,11 +117,17 @@ def honesty(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["# Phantoms", "", "Made by `scripts/benchmark_phantoms.py --table` from `phantoms.json`.", ""]
-    for row in rows:
+    lines = [
+        "# Phantoms", "",
+        "Made by `scripts/benchmark_phantoms.py --table` from `phantoms.json`, which keeps older measurements too: "
+        "here is the last one of each phantom and seed.", "",
+    ]  # fmt: skip
+    latest = {(row["phantom"], row["seed"]): row for row in rows}
+    for row in latest.values():
         nothing = row["nothing"]
         lines += [
-            f"## {row['phantom']}, seed {row['seed']}, {row['seconds'] or '?'} s on {row['threads']} threads",
+            f"## {row['phantom']}, seed {row['seed']}: {row.get('steps', '?')} steps, fit and restoration "
+            f"{row['seconds']} s on {row['threads']} threads",
             "", row["note"],
             "", "| | cc | in wedge | lo | mid | seen | power over explained, wedge |", "|---|---|---|---|---|---|---|",
         ]  # fmt: skip

@@ -78,6 +78,7 @@ def test_later_wins_file_then_override_then_option(tmp_path: Path) -> None:
 
 
 def test_presets_differ_and_the_default_is_fast() -> None:
-    assert list(presets()) == ["fast", "full"]
+    assert list(presets()) == ["fast", "filament", "full"]
     assert load_fit_config() == load_fit_config(preset="fast") == FitSettings()
     assert load_fit_config(preset="full").minutes == 60
+    assert load_fit_config(preset="filament").axis_share > 0

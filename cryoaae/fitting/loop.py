@@ -71,6 +71,7 @@ class Loop:
     def step(self) -> dict[str, float]:
         """Run every phase once on a fresh batch; return the terms of the loss."""
         started = time.perf_counter()
+        self.pool.ready()
         if self._refill_due():
             self._refill()
         if self.budget.step % self.settings.renew_every == 0:

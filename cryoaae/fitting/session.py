@@ -106,7 +106,7 @@ def prepare(
         RestorerSpec(
             working_bin=working_bin,
             voxel_size_angstrom=voxel_size,
-            network=init.spec.network if init else {"widths": list(settings.widths), "gates": 2 * settings.gates},
+            network=init.spec.network if init else {"widths": list(settings.widths)},
             noise_share=share,
             skewness=float(np.mean([_skewness(s) for s in sources])),
             tomograms=[_describe(t, v) for t, v in zip(tomograms, volumes, strict=True)],
@@ -118,12 +118,11 @@ def prepare(
     if init is not None:
         # Its weights, but the spectra and so the linear part of these tomograms.
         restorer.network.load_state_dict(init.network.state_dict())
-    model = PairFitting(restorer.train(), whitening(mean), settings.hidden_weight, settings.twin_weight).to(device)
+    model = PairFitting(restorer.train(), whitening(mean), settings.hidden_weight).to(device)
     watched = _held_out_recipes(sources, generator)
     pool = BlockPool(
         sources, patch=settings.patch_size, block=settings.block_size, blocks=settings.blocks,
-        device=device, generator=generator,
-        twin_share=settings.twin_share, noise_share=settings.noise_share,
+        device=device, generator=generator, axis_share=settings.axis_share,
     )  # fmt: skip
     loop = Loop(model, pool, lambda: [pool.centre_patch(r) for r in watched], settings, margin=BLOCK_MARGIN)
     return Session(loop, restorer, spectra, voxel_size)

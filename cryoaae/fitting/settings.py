@@ -27,16 +27,12 @@ class FitSettings:
         Decay of the averaged weights, which are what is kept.
     hidden_weight : float
         Weight of coefficients that only the second wedge took away.
-    gates : bool
-        Let the network turn its estimate down where wide averages of its features say so (experimental).
     refills : int
-        How often, evenly over the budget, the tomograms' own wedges are filled with the estimate so far
-        (experimental).
-    twin_share, noise_share : float
-        Share of the patches that are Gaussian twins (spectrum of a block, random phases) and pure noise
-        (experimental).
-    twin_weight : float
-        Weight of a Gaussian twin beside a pair.
+        How often, evenly over the budget, the tomograms' own wedges are filled with the estimate so far.
+    presence : bool
+        After fitting learn to tell structure from featureless density and from noise.
+    axis_share : float
+        Share of the blocks that are turned about the tilt axis alone, not freely.
     held_out_fraction : float
         Share of each tomogram kept out of fitting, to watch for learning by heart.
     working_bin : int or None
@@ -54,18 +50,16 @@ class FitSettings:
     patch_size: int = 48
     block_size: int = 96
     blocks: int = 12
-    renew_every: int = 4
+    renew_every: int = 6
     batch_size: int = 2
     widths: tuple[int, ...] = (8, 32, 64)
     learning_rate: float = 2e-3
     warm_up_steps: int = 50
     ema_decay: float = 0.995
     hidden_weight: float = 2.0
-    gates: bool = False
-    refills: int = 0
-    twin_share: float = 0.0
-    noise_share: float = 0.0
-    twin_weight: float = 1.0
+    refills: int = 3
+    presence: bool = True
+    axis_share: float = 0.0
     held_out_fraction: float = 0.08
     working_bin: int | None = None
     minutes: float | None = 10.0

@@ -21,7 +21,7 @@ from cryoaae.io.atomic import atomic_path
 
 log = logging.getLogger("cryoaae")
 
-FORMAT, VERSION = "cryoaae-checkpoint", 1
+FORMAT, VERSION = "cryoaae-checkpoint", 2
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 PLAIN = (str, int, float, bool, bytes, type(None))
 
@@ -189,6 +189,8 @@ def _check_payload(path: Path, payload: Any) -> None:
     version = payload.get("version")
     if not isinstance(version, int) or version < 1:
         raise InputError(path, f"checkpoint version {version!r} is unknown", "give a checkpoint of cryoaae")
+    if version < VERSION:
+        raise InputError(path, f"checkpoint version {version}, written by an older cryoaae", "fit again")
     if version > VERSION:
         raise InputError(
             path, f"checkpoint version {version}, this program reads {VERSION}", "upgrade cryoaae"

@@ -126,6 +126,18 @@ def resolve_inputs(
     ]
 
 
+def split_inputs(
+    inputs: Iterable[PathLike | TomogramInput] | PathLike | TomogramInput,
+) -> tuple[list[PathLike], list[TomogramInput]]:
+    """Paths, still to be resolved, or inputs that were resolved before; a mixture is refused."""
+    listed = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
+    resolved = [item for item in listed if isinstance(item, TomogramInput)]
+    paths = [item for item in listed if not isinstance(item, TomogramInput)]
+    if resolved and paths:
+        raise InputError("inputs", "paths and resolved inputs together", "give the one or the other")
+    return paths, resolved
+
+
 def pairs_table(items: Sequence[TomogramInput]) -> str:
     """Text table of which files were taken together."""
     rows = [("tomogram", "even or single", "odd", "tilts")]

@@ -13,35 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cryoaae.physics.fourier import frequencies
+from cryoaae.physics.fourier import frequencies, taper
 
 # Share of each axis over which the faces of a volume are faded out before scoring.
 TAPER_SHARE = 1 / 8
 
 
-def face_taper(shape_zyx: Sequence[int], *, share: float = TAPER_SHARE) -> Tensor:
-    """Raised-cosine window (z, y, x) float64 that fades the faces, so that they do not leak.
-
-    Parameters
-    ----------
-    shape_zyx : sequence of int
-        Box in voxels.
-    share : float
-        Part of each axis over which each of its two faces is faded; 0.5 gives a Hann window.
-    """
-    window = torch.ones(1, 1, 1, dtype=torch.float64)
-    for axis, n in enumerate(shape_zyx):
-        to_face = torch.minimum(torch.arange(n), n - 1 - torch.arange(n)) + 1
-        ramp = (to_face / max(n * share, 1.0)).clamp(max=1.0).double()
-        along = 0.5 - 0.5 * torch.cos(math.pi * ramp)
-        window = window * along.reshape([n if a == axis else 1 for a in range(3)])
-    return window
-
-
 def tapered(volume: Tensor, *, share: float = TAPER_SHARE) -> Tensor:
     """Volume (z, y, x) float64 without its mean and with its faces faded out."""
     values = volume.double()
-    return (values - values.mean()) * face_taper(values.shape[-3:], share=share)
+    return (values - values.mean()) * taper(values.shape[-3:], share=share, dtype=values.dtype)
 
 
 def across_beam(shape_zyx: Sequence[int], tilt_axis_deg: float) -> tuple[Tensor, Tensor]:

@@ -8,13 +8,11 @@ of it from the input, and that part teaches the filling of wedges.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
 from cryoaae.models.phase import Phase
-from cryoaae.models.restorer import Restorer, convolve
+from cryoaae.models.restorer import Restorer
 from cryoaae.patches.pairs import PairBatch
 from cryoaae.patches.spectra import Spectra, interpolate
 from cryoaae.physics.fourier import multiplicity, radius, rfft, taper
@@ -41,17 +39,12 @@ class PairFitting(nn.Module):
     hidden_weight : float
         Weight of what the target has and the second wedge took from the input. 2 makes the loss the
         supervised one on all but what both wedges hide.
-    twin_weight : float
-        Weight of Gaussian twins. What they forbid is a small part of the loss, so 1 teaches little.
     """
 
     shell_weight: Tensor
 
-    def __init__(
-        self, restorer: Restorer, shell_weight: Tensor, hidden_weight: float = 2.0, twin_weight: float = 1.0
-    ) -> None:
+    def __init__(self, restorer: Restorer, shell_weight: Tensor, hidden_weight: float = 2.0) -> None:
         super().__init__()
-        self.twin_weight = twin_weight
         self.restorer = restorer
         self.hidden_weight = hidden_weight
         self.register_buffer("shell_weight", shell_weight)
@@ -61,16 +54,7 @@ class PairFitting(nn.Module):
         return [Phase("pairs", list(self.restorer.network.parameters()), self._losses)]
 
     def _losses(self, batch: PairBatch) -> dict[str, Tensor]:
-        batch = self._with_known_targets(batch)
         return {"pairs": self.distance(self.restorer(batch.inputs), batch, batch.weight)}
-
-    def _with_known_targets(self, batch: PairBatch) -> PairBatch:
-        """Give inputs that are no pairs their share of the Wiener estimate as target."""
-        if bool(batch.is_pair.all()):
-            return batch
-        share, is_pair = (x[:, None, None, None, None] for x in (batch.linear_share, batch.is_pair))
-        known = convolve(batch.inputs, self.restorer.wiener) * share
-        return replace(batch, targets=torch.where(is_pair, batch.targets, known))
 
     def estimate(self, y: Tensor) -> Tensor:
         """Current estimate of the structure on the working grid, (b, 1, z, y, x)."""
@@ -96,7 +80,5 @@ class PairFitting(nn.Module):
         shell = interpolate(self.shell_weight, (radius(box, device=device) * 2).clamp(max=1.0))
         weight = shell * multiplicity(box, device=device) * batch.seen
         weight = weight * torch.where(batch.kept, batch.kept_weight[:, None, None, None, None], self.hidden_weight)
-        twin = ~batch.is_pair & (batch.linear_share > 0)
-        weight = weight * torch.where(twin, self.twin_weight, 1.0)[:, None, None, None, None]
         energy = (inside**2).sum().clamp(min=1.0)
         return (weight * (error.real**2 + error.imag**2)).sum() / energy

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from cryoaae.errors import InputError
 from cryoaae.io.weights import load_weights, save_weights
+from cryoaae.nets.presence import NOTHING, STRUCTURE, Presence
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.spectra import Spectra, interpolate, radial_kernel
 
 KERNEL_REACH = 6
 FINE_SHELLS = 32
 FORMAT = "cryoaae-restorer"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ def convolve(volume: Tensor, kernel: Tensor) -> Tensor:
 
 
 class Restorer(nn.Module):
-    """f(y) = W y + U(y, W y): Wiener estimate plus the residual of a U-Net, zero at the start.
+    """f(y) = (1 - p_nothing) W y + p_structure U(y, W y): Wiener estimate and a U-Net's residual.
+
+    This is the mean over three cases, weighted by their probabilities: structure, where the network
+    knows what is missing; featureless Gaussian density, where the Wiener filter is best and nothing
+    can be said of what was not measured; noise alone, where the estimate is zero. The residual is
+    zero at the start, and structure is certain until `know_presence`.
 
     Parameters
     ----------
@@ -96,6 +102,7 @@ class Restorer(nn.Module):
     wiener: Tensor
     wiener_mean: Tensor
     fine: Tensor
+    presence_known: Tensor
 
     def __init__(
         self,
@@ -107,17 +114,26 @@ class Restorer(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
-        one, all_ = (torch.ones(32, dtype=torch.float64) if s is None else s.fsc for s in (spectra, fine))
+        flat = torch.ones(FINE_SHELLS, dtype=torch.float64)
+        one = flat if spectra is None else spectra.fsc
+        all_ = flat if fine is None else fine.significant()
         self.register_buffer("wiener", radial_kernel(one, reach=KERNEL_REACH))
         self.register_buffer("wiener_mean", radial_kernel(averaged(one, halves), reach=KERNEL_REACH))
         position = (torch.arange(FINE_SHELLS, dtype=torch.float64) + 0.5) / FINE_SHELLS
         self.register_buffer("fine", interpolate(averaged(all_, halves), position).float())
         self.network = UNet(in_channels=2, **spec.network)
+        self.presence = Presence(self.network.features, self.network.levels)
+        self.register_buffer("presence_known", torch.tensor(False))
+
+    def know_presence(self) -> None:
+        """Use the probabilities of `presence` from now on."""
+        self.presence_known.fill_(True)
 
     @property
     def halo(self) -> int:
         """Receptive-field radius in working voxels."""
-        return self.network.radius + KERNEL_REACH
+        context = self.network.encoder_radius + self.presence.radius
+        return KERNEL_REACH + max(self.network.radius, context)
 
     @property
     def multiple(self) -> int:
@@ -128,15 +144,20 @@ class Restorer(nn.Module):
         """Estimate the structure from normalised, band-limited densities, (b, 1, z, y, x)."""
         return self._estimate(y, self.wiener)
 
-    def _estimate(self, y: Tensor, added: Tensor) -> Tensor:
-        linear = convolve(y, self.wiener)
-        residual, gates = self.network(torch.cat([y, linear], dim=1))
-        if added is not self.wiener:
-            linear = convolve(y, added)
-        if gates is None:
-            out: Tensor = linear + residual
-            return out
-        return gates[:, :1] * linear + gates[:, 1:] * residual
+    def features(self, y: Tensor, wiener: Tensor | None = None) -> list[Tensor]:
+        """What the network sees of normalised densities (b, 1, z, y, x), at all its levels."""
+        wiener = convolve(y, self.wiener) if wiener is None else wiener
+        return self.network.encode(torch.cat([y, wiener], dim=1))
+
+    def _estimate(self, y: Tensor, kernel: Tensor) -> Tensor:
+        wiener = convolve(y, self.wiener)
+        features = self.features(y, wiener)
+        residual = self.network.decode(features)
+        linear = wiener if kernel is self.wiener else convolve(y, kernel)
+        if not self.presence_known:
+            return linear + residual
+        p = self.presence(features)
+        return (1 - p[:, NOTHING, None]) * linear + p[:, STRUCTURE, None] * residual
 
     def restore(self, y: Tensor) -> Tensor:
         """Estimate to be averaged over the halves, (b, 1, z, y, x); see Notes of the class."""

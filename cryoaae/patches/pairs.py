@@ -8,6 +8,7 @@ cropped, so that streaks neither wrap around nor start at the patch's faces (DES
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,14 @@ from cryoaae.patches.refill import Estimate, refill
 from cryoaae.patches.source import TomogramSource
 from cryoaae.patches.spectra import coloured_noise
 from cryoaae.physics.fourier import irfft, rfft
-from cryoaae.physics.rotation import OVERSAMPLING, random_rotations, reflect_positions, sample_cubic, sample_positions
+from cryoaae.physics.rotation import (
+    OVERSAMPLING,
+    random_rotations,
+    reflect_positions,
+    rotation_about,
+    sample_cubic,
+    sample_positions,
+)
 
 # Strength a of the recorruption of a single volume: input noise grows by 1 + a^2.
 RECORRUPTION = 0.5
@@ -40,8 +48,12 @@ class BlockRecipe:
 
 @dataclass(frozen=True)
 class Block:
-    """A rotated block: network input, target and where they count, each (n, n, n)."""
+    """A rotated block: network input, target and where they count, each (n, n, n).
 
+    `plain` is the input as a restoration would see it: without the noise added to a single volume.
+    """
+
+    plain: Tensor
     inputs: Tensor
     targets: Tensor
     weight: Tensor
@@ -62,10 +74,6 @@ class PairBatch:
         Fourier support M_R of the target, and M of the second wedge.
     kept_weight : (b,)
         Weight of coefficients that are in the input too.
-    is_pair : (b,) bool
-        False for inputs whose best estimate is known: then it is
-    linear_share : (b,)
-        times the Wiener estimate of the input, everywhere, and `targets` says nothing.
     """
 
     inputs: Tensor
@@ -75,17 +83,24 @@ class PairBatch:
     seen: Tensor
     kept: Tensor
     kept_weight: Tensor
-    is_pair: Tensor
-    linear_share: Tensor
 
 
-def draw_recipe(sources: list[TomogramSource], *, generator: torch.Generator) -> BlockRecipe:
-    """Draw tomogram (by volume), centre (uniform inside), rotation (uniform on SO(3)) and half."""
+def draw_recipe(
+    sources: list[TomogramSource], *, generator: torch.Generator, axis_share: float = 0.0
+) -> BlockRecipe:
+    """Draw tomogram (by volume), centre (uniform inside), rotation and half.
+
+    Rotations are uniform on SO(3), or, a share of them, about the tilt axis alone. Those take the own
+    wedge out of the way of the laboratory's and leave filaments and membranes as they lay.
+    """
     volumes = torch.tensor([float(torch.tensor(s.working_shape_zyx).prod()) for s in sources])
     tomogram = int(torch.multinomial(volumes, 1, generator=generator))
     shape = torch.tensor(sources[tomogram].working_shape_zyx)
     centre = torch.rand(3, generator=generator) * (shape - 1)
     rotation = random_rotations(1, generator=generator)[0]
+    about, turn = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    if about < axis_share:
+        rotation = rotation_about(sources[tomogram].wedge.tilt_axis_zyx, 2 * math.pi * turn)
     seed = int(torch.randint(2**31, (1,), generator=generator))
     half = int(torch.randint(2, (1,), generator=generator))
     return BlockRecipe(tomogram, tuple(centre.tolist()), rotation, seed, half)
@@ -127,7 +142,7 @@ def make_block(
         held = torch.maximum(held, _inside(working, low, high))
     box = (size, size, size)
     support = source.wedge.support(box, object_zyx=(slab_voxels,) * 3, device=device)
-    inputs = irfft(rfft(inputs) * support, box)
+    inputs = plain = irfft(rfft(inputs) * support, box)
     if not source.has_halves:
         # Hidden coefficients need no split: their noise is not in the input. The others are
         # recorrupted (R2R): y + a z against y - z / a, independent if z has the noise's law.
@@ -135,7 +150,7 @@ def make_block(
         z = irfft(rfft(z) * support, box)
         inputs, targets = inputs + RECORRUPTION * z, targets - z / RECORRUPTION
     kept_weight = 1.0 if source.has_halves else KEPT_WEIGHT_SINGLE
-    return Block(inputs, targets, inside * (1 - held), inside * held, kept_weight)
+    return Block(plain, inputs, targets, inside * (1 - held), inside * held, kept_weight)
 
 
 def _sampled(density: Tensor, positions: Tensor, device: torch.device) -> Tensor:
@@ -160,10 +175,6 @@ class BlockPool:
     Rotating and re-wedging a large block costs more than a training step, and a block holds many
     patches. The pool is a function of its recipes and of what the sources were filled with when
     each block was made, so a checkpoint stores only those.
-
-    A share of the patches are inputs whose best estimate is known, so that nothing comes from
-    nothing: Gaussian twins of a block (its spectrum, random phases), for which the Wiener filter
-    is best and missing coefficients are independent of the measured ones; and pure noise.
     """
 
     def __init__(
@@ -175,16 +186,23 @@ class BlockPool:
         blocks: int,
         device: torch.device,
         generator: torch.Generator,
-        twin_share: float = 0.0,
-        noise_share: float = 0.0,
+        axis_share: float = 0.0,
     ) -> None:
         self.sources, self.patch, self.block = sources, patch, block
-        self.twin_share, self.noise_share = twin_share, noise_share
+        self.axis_share, self.count = axis_share, blocks
         self.device, self.generator = device, generator
         self.next_slot = 0
         self.filling = 0  # how often the sources were filled
         self.filled: list[Tensor | None] = [None] * len(sources)
-        self.pool = [self._make(draw_recipe(sources, generator=generator)) for _ in range(blocks)]
+        self.pool: list[Entry] = []
+
+    def ready(self) -> None:
+        """Make the blocks, unless they stand already or were loaded."""
+        if not self.pool:
+            self.pool = [self._make(self._draw()) for _ in range(self.count)]
+
+    def _draw(self) -> BlockRecipe:
+        return draw_recipe(self.sources, generator=self.generator, axis_share=self.axis_share)
 
     def _make(self, recipe: BlockRecipe) -> Entry:
         source, filled = self.sources[recipe.tomogram], self.filled[recipe.tomogram]
@@ -197,8 +215,7 @@ class BlockPool:
 
     def renew(self) -> None:
         """Replace the oldest block."""
-        recipe = draw_recipe(self.sources, generator=self.generator)
-        self.pool[self.next_slot] = self._make(recipe)
+        self.pool[self.next_slot] = self._make(self._draw())
         self.next_slot = (self.next_slot + 1) % len(self.pool)
 
     def refill(self, estimate: Estimate, *, multiple: int, seed: int) -> None:
@@ -222,13 +239,13 @@ class BlockPool:
             slot = int(torch.randint(len(self.pool), (1,), generator=self.generator))
             room = self.block - self.patch - 2 * margin
             start = torch.randint(0, room + 1, (3,), generator=self.generator) + margin
-            kind = float(torch.rand((), generator=self.generator))
             cut = tuple(slice(a, a + self.patch) for a in start.tolist())
-            if kind < self.twin_share + self.noise_share:
-                crops.append(self._known(self.pool[slot], cut, is_twin=kind < self.twin_share))
-            else:
-                crops.append(self._pair(self.pool[slot], cut))
+            crops.append(self._pair(self.pool[slot], cut))
         return PairBatch(*(torch.stack(field) for field in zip(*crops, strict=True)))
+
+    def blocks(self) -> list[tuple[TomogramSource, Block]]:
+        """Blocks held ready and the sources they are from."""
+        return [(self.sources[recipe.tomogram], block) for recipe, _, block, *_ in self.pool]
 
     def centre_patch(self, recipe: BlockRecipe) -> PairBatch:
         """One pair from the middle of a block made for it."""
@@ -239,23 +256,8 @@ class BlockPool:
     def _pair(self, entry: Entry, cut: tuple[slice, ...]) -> tuple[Tensor, ...]:
         _, _, block, seen, kept = entry
         patches = (x[cut][None] for x in (block.inputs, block.targets, block.weight, block.held_out_weight))
-        flags = (torch.tensor(x, device=self.device) for x in (block.kept_weight, True, 0.0))
-        return (*patches, seen[None], kept[None], *flags)
-
-    def _known(self, entry: Entry, cut: tuple[slice, ...], *, is_twin: bool) -> tuple[Tensor, ...]:
-        recipe, _, block, seen, _ = entry
-        box = (self.block,) * 3
-        if is_twin:
-            white = rfft(torch.randn(box, generator=self.generator).to(self.device))
-            spectrum = rfft(block.inputs) * (white / white.abs().clamp(min=1e-12))
-        else:
-            source = self.sources[recipe.tomogram]
-            support = source.wedge.support(box, object_zyx=(self.patch,) * 3, device=self.device)
-            spectrum = rfft(coloured_noise(source.noise, box, self.generator).to(self.device)) * support
-        inputs = irfft(spectrum, box)[cut][None]
-        ones, everywhere = torch.ones_like(inputs), torch.ones_like(seen)[None]
-        flags = (torch.tensor(x, device=self.device) for x in (1.0, False, float(is_twin)))
-        return inputs, torch.zeros_like(inputs), ones, torch.zeros_like(inputs), everywhere, everywhere, *flags
+        kept_weight = torch.tensor(block.kept_weight, device=self.device)
+        return (*patches, seen[None], kept[None], kept_weight)
 
     def state(self) -> dict[str, Any]:
         """Recipes of the pool, plain data and tensors."""

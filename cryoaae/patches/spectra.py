@@ -25,7 +25,7 @@ QUIET_SHARE = 0.1
 # The working grid ends where the halves share less than this (DESIGN 4: the rest is noise).
 FSC_FLOOR = 0.1
 MAX_BIN = 4
-MIN_WORKING_VOXELS = 24
+MIN_WORKING_VOXELS = 16
 # Wedges are filled from coarse detail: nothing beyond 40 angstrom was ever recovered in one, and a
 # finer grid takes eight times the work. Finer measured detail passes a Wiener filter (Restorer.fine).
 WORKING_VOXEL_ANGSTROM = 16.0
@@ -60,6 +60,11 @@ class Spectra:
         above = torch.nonzero(smooth >= floor).flatten()
         last = int(above[-1]) + 1 if len(above) else 1
         return last / len(smooth) * self.freq_max
+
+    def significant(self, floor: float = FSC_FLOOR) -> Tensor:
+        """FSC up to the `cutoff`, zero beyond: single shells rise above `floor` by chance."""
+        centre = (torch.arange(len(self.signal), dtype=torch.float64) + 0.5) / len(self.signal)
+        return torch.where(centre * self.freq_max < self.cutoff(floor), self.fsc, 0.0)
 
     def normalised(self, scale: float) -> Spectra:
         """The same for densities divided by `scale`."""

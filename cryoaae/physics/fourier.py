@@ -78,12 +78,26 @@ def soft_lowpass(freq: Tensor, start: float, stop: float) -> Tensor:
     return 0.5 + 0.5 * torch.cos(torch.pi * t)
 
 
-def taper(shape_zyx: Sequence[int], *, device: torch.device | str | None = None) -> Tensor:
-    """Raised-cosine window (z, y, x) over the outer eighth of each axis, strictly positive."""
-    window = torch.ones(1, device=device)
+def taper(
+    shape_zyx: Sequence[int],
+    *,
+    share: float = 0.125,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Raised-cosine window (z, y, x) that fades the faces, so that they do not leak; strictly positive.
+
+    Parameters
+    ----------
+    shape_zyx : sequence of int
+        Box in voxels.
+    share : float
+        Part of each axis over which each of its two faces is faded; 0.5 gives a Hann window.
+    """
+    window = torch.ones(1, dtype=dtype, device=device)
     for axis, n in enumerate(shape_zyx):
-        i = torch.arange(n, device=device, dtype=torch.float32)
+        i = torch.arange(n, device=device, dtype=dtype)
         edge = torch.minimum(i, n - 1 - i) + 0.5
-        line = 0.5 - 0.5 * torch.cos(torch.pi * (edge / (n / 8)).clamp(max=1.0))
+        line = 0.5 - 0.5 * torch.cos(torch.pi * (edge / (n * share)).clamp(max=1.0))
         window = window * line.reshape([n if a == axis else 1 for a in range(3)])
     return window

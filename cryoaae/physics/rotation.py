@@ -9,6 +9,7 @@ spline exactly inside the band, so that neither signal nor noise changes its spe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +33,19 @@ def random_rotations(count: int, *, generator: torch.Generator) -> Tensor:
         torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], dim=1),
     ]
     return torch.stack(rows, dim=1).float()
+
+
+def rotation_about(axis_zyx: Sequence[float], angle_rad: float) -> Tensor:
+    """Right-handed rotation about an axis (z, y, x), (3, 3) float32.
+
+    Rodrigues: R = cos a I + sin a [u]x + (1 - cos a) u u^T, written for (z, y, x) vectors.
+    """
+    z, y, x = (torch.tensor(axis_zyx, dtype=torch.float64) / math.hypot(*axis_zyx)).tolist()
+    unit = torch.tensor([z, y, x], dtype=torch.float64)
+    cross = torch.tensor([[0.0, x, -y], [-x, 0.0, z], [y, -z, 0.0]], dtype=torch.float64)
+    identity = torch.eye(3, dtype=torch.float64)
+    turned = math.cos(angle_rad) * (identity - unit[:, None] * unit) + math.sin(angle_rad) * cross
+    return (turned + unit[:, None] * unit).float()
 
 
 def spline_prefilter(

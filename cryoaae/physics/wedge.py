@@ -83,6 +83,12 @@ class MissingWedge:
         rows = tuple(tuple(float(v) for v in row) for row in matrix)
         return replace(self, rotation=rows)  # type: ignore[arg-type]
 
+    @property
+    def tilt_axis_zyx(self) -> tuple[float, float, float]:
+        """Unit vector along the tilt axis, before any rotation of the object."""
+        angle = math.radians(self.tilt_axis_deg)
+        return (0.0, math.cos(angle), math.sin(angle))
+
     def half_turns(self) -> tuple[tuple[int, ...], ...]:
         """Half turns about x, y, z that keep this wedge and the grid, as axes to flip.
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from cryoaae.errors import InterruptedRunError
 from cryoaae.fitting.loop import Loop, run
-from cryoaae.fitting.session import Session, prepare
+from cryoaae.fitting.presence import learn_presence
+from cryoaae.fitting.session import BLOCK_MARGIN, Session, prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_bytes
 from cryoaae.io.checkpoint import load_latest, save_rotating
-from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs
+from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs, split_inputs
 from cryoaae.models.restorer import Restorer
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
@@ -112,11 +113,8 @@ def as_items(
     inputs: Sequence[TomogramInput | Path | str] | TomogramInput | Path | str, **keywords: Any
 ) -> list[TomogramInput]:
     """Resolve paths, or take inputs that were resolved already; keywords of `resolve_inputs`."""
-    listed = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
-    resolved = [item for item in listed if isinstance(item, TomogramInput)]
-    if resolved and len(resolved) == len(listed):
-        return resolved
-    return resolve_inputs([item for item in listed if not isinstance(item, TomogramInput)], **keywords)
+    paths, resolved = split_inputs(inputs)
+    return resolved or resolve_inputs(paths, **keywords)
 
 
 def _warn_singles(tomograms: list[Tomogram], progress: Progress) -> None:
@@ -143,6 +141,7 @@ class Recorder:
         self.settings, self.progress = settings, progress
         self.loss: float | None = None
         self.held_out: float | None = None
+        self.shown = 0.0  # share of the budget that the progress bar shows
         self.last_checkpoint = self.last_preview = time.monotonic()
         self.metrics = folder.path / "metrics.csv"
         self._trim_metrics()
@@ -171,7 +170,11 @@ class Recorder:
         if self.loop.held_out:
             self._draw_losses()
             self.loop.average.load_state_dict(self.loop.best)
-        self.loop.average.restorer.save(self.folder.path / "model.safetensors")
+        restorer: Restorer = self.loop.average.restorer
+        if self.settings.presence:
+            self.progress.message("learning to tell structure from noise")
+            learn_presence(restorer, self.loop.pool, margin=BLOCK_MARGIN, seed=self.settings.seed)
+        restorer.save(self.folder.path / "model.safetensors")
 
     def _limit(self) -> str:
         steps, minutes = self.settings.steps, self.settings.minutes
@@ -180,7 +183,6 @@ class Recorder:
     # -- callbacks -----------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        done = getattr(self, "_shown", 0.0)
         fraction = self.loop.budget.fraction
         facts: dict[str, Any] = {"step": self.loop.budget.step}
         if self.loss is not None:
@@ -190,8 +192,8 @@ class Recorder:
         if self.loop.budget.seconds > 0:
             voxels = self.loop.budget.step * self.settings.batch_size * self.settings.patch_size**3
             facts["Mvoxels_per_s"] = f"{voxels / self.loop.budget.seconds / 1e6:.2f}"
-        self.progress.advance(fraction - done, **facts)
-        self._shown = fraction
+        self.progress.advance(fraction - self.shown, **facts)
+        self.shown = fraction
 
     def _on_step(self, record: dict[str, float]) -> None:
         total = sum(record.values())

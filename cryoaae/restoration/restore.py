@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryoaae.errors import CryoaaeError, InputError, InterruptedRunError, ItemsFailedError
 from cryoaae.io.atomic import check_output
 from cryoaae.io.mrc import assert_unchanged, create_volume, open_volume
-from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs
+from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs, split_inputs
 from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
@@ -283,12 +283,10 @@ def _resolve(
     opening: dict[str, Any],
 ) -> list[_Item]:
     """Inputs with their wedges, and output files that may be written or need not be."""
-    listed: list[Any] = [inputs] if isinstance(inputs, str | Path | TomogramInput) else list(inputs)
-    if listed and all(isinstance(item, TomogramInput) for item in listed):
-        items = listed
-    else:
+    given, items = split_inputs(inputs)
+    if not items:
         stated = geometry.get("tilts") is not None or geometry.get("tilt_range") is not None
-        items = resolve_inputs(listed, **geometry, default_wedge=None if stated else MissingWedge())
+        items = resolve_inputs(given, **geometry, default_wedge=None if stated else MissingWedge())
         if not stated:
             items = [replace(item, wedge=known_wedge(item, model)) for item in items]
     weights, work = digest(dict(model.state_dict())), []

@@ -74,7 +74,7 @@ def test_truncated(size, tmp_path):
 def test_malicious_pickle_is_refused_and_not_run(archive, tmp_path):
     path, target = tmp_path / "evil.ckpt", tmp_path / "executed"
     if archive:
-        torch.save({"format": ck.FORMAT, "version": 1, "state": {"x": Evil(target)}, "digest": {}}, path)
+        torch.save({"format": ck.FORMAT, "version": ck.VERSION, "state": {"x": Evil(target)}, "digest": {}}, path)
     else:
         path.write_bytes(pickle.dumps(Evil(target)))
     with pytest.raises(InputError):
@@ -84,7 +84,7 @@ def test_malicious_pickle_is_refused_and_not_run(archive, tmp_path):
 
 def crafted(**changes):
     tensor = torch.ones(3)
-    payload = {"format": ck.FORMAT, "version": 1, "state": {"w": tensor}}
+    payload = {"format": ck.FORMAT, "version": ck.VERSION, "state": {"w": tensor}}
     payload |= {"digest": {"state.w": ck.tensor_crc32(tensor)}} | changes
     return payload
 
@@ -92,6 +92,7 @@ def crafted(**changes):
 NAN = torch.full((3,), float("nan"))
 CRAFTED = {
     "newer": (crafted(version=99), "upgrade cryoaae"),
+    "older": (crafted(version=1), "fit again"),
     "other format": (crafted(format="something"), "not a checkpoint"),
     "no format": ({"weights": torch.ones(3)}, "not a checkpoint"),
     "wrong digest": (crafted(digest={"state.w": 1}), "checksum of state.w"),

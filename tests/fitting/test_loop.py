@@ -1,7 +1,8 @@
-"""The loop: learns, resumes bit for bit, and survives numbers that are not."""
+"""Fitting: learns, resumes bit for bit, survives numbers that are not, tells structure from noise."""
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,14 @@ import torch
 from cryoaae.errors import FittingDivergedError
 from cryoaae.fitting.budget import Budget, Plateau
 from cryoaae.fitting.loop import Loop, run
+from cryoaae.fitting.presence import learn_presence
 from cryoaae.fitting.session import prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.io.project import Tomogram
-from cryoaae.physics.fourier import rfft, taper
+from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
+from cryoaae.patches.featureless import random_phases
+from cryoaae.physics.fourier import irfft, rfft, taper
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
@@ -25,6 +29,7 @@ from cryoaae.volume import Volume
 SMALL = FitSettings(
     patch_size=16, block_size=36, blocks=2, renew_every=2, batch_size=1, widths=(4, 8), working_bin=1,
     minutes=None, steps=10, warm_up_steps=2, evaluations=4, held_out_fraction=0.1,
+    refills=0,
 )  # fmt: skip
 
 
@@ -66,13 +71,15 @@ def weights(fit: Loop) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in fit.average.parameters()])
 
 
-def test_resume_is_bit_identical(tmp_path: Path) -> None:
-    whole = loop(SMALL, tmp_path)
+@pytest.mark.parametrize("refills", [0, 1])
+def test_resume_is_bit_identical(refills: int, tmp_path: Path) -> None:
+    settings = replace(SMALL, refills=refills)
+    whole = loop(settings, tmp_path)
     go(whole)
-    broken = loop(SMALL, tmp_path)
-    go(broken, until=5)
+    broken = loop(settings, tmp_path)
+    go(broken, until=6)  # later than the refill
     save_rotating(tmp_path / "ckpt", broken.state())
-    resumed = loop(SMALL, tmp_path)
+    resumed = loop(settings, tmp_path)
     resumed.load_state(load_latest(tmp_path / "ckpt"))
     go(resumed)
     assert weights(whole).abs().max() > 0
@@ -154,3 +161,33 @@ def test_plateau_is_flat_after_its_patience() -> None:
     assert plateau.flat
     assert plateau.update(0.5)
     assert not plateau.flat
+
+
+def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_presence_is_learned_and_leaves_the_network(tmp_path: Path) -> None:
+    settings = replace(SMALL, steps=40, patch_size=24, block_size=60, blocks=6)
+    fit = loop(settings, tmp_path)
+    go(fit)
+    restorer = fit.average.restorer
+    again = copy.deepcopy(restorer)
+    learn_presence(restorer, fit.pool, margin=8, seed=0)
+    assert_same(restorer.network, again.network)
+    learn_presence(again, fit.pool, margin=8, seed=0)
+    assert_same(restorer.presence, again.presence)
+    # On whole volumes of another seed, seen as a restoration sees them.
+    fresh = tomogram(seed=7).volumes
+    generator = torch.Generator().manual_seed(0)
+    even, odd = (torch.from_numpy(v.numpy()).float() for v in fresh)
+    given = {
+        STRUCTURE: even,
+        FEATURELESS: irfft(rfft(even) * random_phases(even.shape, generator), even.shape),
+        NOTHING: (even - odd) / 2**0.5,
+    }
+    scale = float(even.std())
+    for case, volume in given.items():
+        with torch.no_grad():
+            p = restorer.presence(restorer.features((volume / scale)[None, None])).mean(dim=(0, 2, 3, 4))
+        assert int(p.argmax()) == case

@@ -10,7 +10,7 @@ import pytest
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import check_output
 from cryoaae.io.mrc import write_volume
-from cryoaae.io.project import open_tomogram, pairs_table, resolve_inputs
+from cryoaae.io.project import open_tomogram, pairs_table, resolve_inputs, split_inputs
 from cryoaae.io.tilts import check_tilt_range, read_tilts
 
 RANGE = (-60.0, 60.0)
@@ -185,3 +185,11 @@ def test_rows_53_and_54_outputs(tmp_path):
     check_output(tmp_path / "new.mrc", [source])
     assert (tmp_path / "old.mrc").read_bytes() == b"old"
     assert not (tmp_path / "new.mrc").exists()
+
+
+def test_resolved_inputs_pass_and_mixtures_are_refused(tmp_path):
+    items = resolve_inputs(put(tmp_path / "a.mrc"), tilt_range=RANGE)
+    assert split_inputs(items[0]) == ([], items)
+    assert split_inputs("a.mrc") == (["a.mrc"], [])
+    with pytest.raises(InputError, match="together"):
+        split_inputs([*items, "b.mrc"])

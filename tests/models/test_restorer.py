@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,13 @@ import torch
 from cryoaae.errors import InputError
 from cryoaae.models.pair_fitting import PairFitting, whitening
 from cryoaae.models.restorer import Restorer, RestorerSpec, convolve
+from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.patches.pairs import PairBatch
 from cryoaae.patches.spectra import Spectra, radial_kernel
 from cryoaae.physics.fourier import irfft, radius, rfft, taper
 from cryoaae.physics.wedge import MissingWedge
 
-SPEC = RestorerSpec(working_bin=2, voxel_size_angstrom=10.0, network={"widths": [4, 8], "gates": 2})
+SPEC = RestorerSpec(working_bin=2, voxel_size_angstrom=10.0, network={"widths": [4, 8]})
 
 
 def spectra() -> Spectra:
@@ -92,7 +92,7 @@ def batch_of(targets: torch.Tensor, wedge: MissingWedge, rotation: torch.Tensor)
     count = len(targets)
     return PairBatch(
         targets, targets, ones, 0 * ones, seen, wedge.support(box)[None, None],
-        torch.ones(count), torch.ones(count, dtype=torch.bool), torch.zeros(count),
+        torch.ones(count),
     )  # fmt: skip
 
 
@@ -128,19 +128,37 @@ def test_whitening_makes_noise_of_every_shell_count_alike() -> None:
     assert float(product.std() / product.mean()) < 1e-5
 
 
-def test_known_estimates_are_the_wiener_filter_of_twins_and_silence_for_noise() -> None:
-    """At the start the network is the filter: a twin costs nothing, noise costs what passes it."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(2, 1, 24, 24, 24, generator=generator)
-    batch = batch_of(inputs, MissingWedge(), torch.eye(3))
-    fitting = PairFitting(Restorer(SPEC, spectra()), whitening(spectra()))
-    everywhere = torch.ones_like(batch.seen)
-    terms = {}
-    for name, share in (("twin", 1.0), ("noise", 0.0)):
-        known = replace(
-            batch, seen=everywhere, kept=everywhere, is_pair=torch.zeros(2, dtype=torch.bool),
-            linear_share=torch.full((2,), share), targets=torch.full_like(inputs, torch.nan),
-        )  # fmt: skip
-        terms[name] = float(fitting.phases()[0].losses(known)["pairs"].detach())
-    assert terms["twin"] < 1e-9
-    assert terms["noise"] > 1e-3
+@pytest.mark.parametrize("case", [NOTHING, FEATURELESS, STRUCTURE])
+def test_estimate_is_the_mean_over_what_may_be_there(case: int) -> None:
+    """Certain of one case: silence, the Wiener filter, the network."""
+    torch.manual_seed(0)
+    model = Restorer(SPEC, spectra()).eval()
+    torch.nn.init.normal_(model.network.last.weight)
+    y = torch.randn(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wiener, full = convolve(y, model.wiener), model(y)
+        expected = {NOTHING: 0 * y, FEATURELESS: wiener, STRUCTURE: full}[case]
+        torch.nn.init.zeros_(model.presence.second.weight)
+        model.presence.second.bias.copy_(30.0 * torch.nn.functional.one_hot(torch.tensor(case), 3))
+        assert torch.equal(model(y), full)  # not asked yet
+        model.know_presence()
+        assert torch.allclose(model(y), expected, atol=1e-5)
+        assert not torch.allclose(full, wiener, atol=1e-2)
+
+
+def test_nothing_further_than_the_halo_is_seen() -> None:
+    torch.manual_seed(0)
+    model = Restorer(SPEC, spectra()).eval()
+    torch.nn.init.normal_(model.network.last.weight)
+    model.know_presence()
+    n = 2 * model.halo + 4
+    x = torch.randn(1, 1, n + n % 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    at = n // 2
+    with torch.no_grad():
+        before = model(x)[0, 0, at]
+        far, near = x.clone(), x.clone()
+        far[:, :, : at - model.halo] += 3
+        far[:, :, at + model.halo + 1 :] -= 3
+        near[:, :, at] += 3
+        assert torch.allclose(model(far)[0, 0, at], before, atol=1e-4)
+        assert not torch.allclose(model(near)[0, 0, at], before, atol=1e-2)

@@ -12,6 +12,7 @@ from cryoaae.physics.resample import BAND_STOP, band_limit, fourier_resample
 from cryoaae.physics.rotation import (
     OVERSAMPLING,
     random_rotations,
+    rotation_about,
     sample_cubic,
     sample_positions,
     spline_prefilter,
@@ -130,3 +131,24 @@ def test_half_turns_keep_the_wedge(wedge: MissingWedge, count: int) -> None:
     for flips in turns:
         turned = torch.flip(x, flips)
         assert torch.linalg.vector_norm(wedge.complement(turned)) < 1e-4 * torch.linalg.vector_norm(x)
+
+
+def test_rotation_about_an_axis_keeps_it_and_is_right_handed() -> None:
+    axis = torch.tensor([0.3, -0.5, 0.8])
+    turn = rotation_about(axis.tolist(), 1.1)
+    assert torch.allclose(turn @ axis, axis, atol=1e-6)
+    assert torch.allclose(turn @ turn.T, torch.eye(3), atol=1e-6)
+    assert torch.allclose(turn, rotation_about(axis.tolist(), 0.4) @ rotation_about(axis.tolist(), 0.7), atol=1e-6)
+    x, y = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])
+    assert torch.allclose(rotation_about((1.0, 0.0, 0.0), math.pi / 2) @ x, y, atol=1e-6)
+
+
+def test_turning_about_the_tilt_axis_turns_the_wedge_in_its_plane() -> None:
+    wedge = MissingWedge((-50.0, 60.0), tilt_axis_deg=20.0)
+    box = (33, 33, 33)
+    assert torch.allclose(wedge._frame() @ torch.tensor(wedge.tilt_axis_zyx).double(), torch.zeros(2).double())
+    quarter = wedge.rotated(rotation_about(wedge.tilt_axis_zyx, math.pi / 2))
+    missing = ~wedge.support(box)
+    # 70 degrees are missing, so a quarter turn parts the two.
+    assert float(missing.float().mean()) > 0.3
+    assert not (missing & ~quarter.support(box)).any()
