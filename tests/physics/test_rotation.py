@@ -145,8 +145,8 @@ def test_rotation_about_an_axis_keeps_it_and_is_right_handed() -> None:
 
 def test_turning_about_the_tilt_axis_turns_the_wedge_in_its_plane() -> None:
     wedge = MissingWedge((-50.0, 60.0), tilt_axis_deg=20.0)
-    box = (33, 33, 33)
-    assert torch.allclose(wedge._frame() @ torch.tensor(wedge.tilt_axis_zyx).double(), torch.zeros(2).double())
+    box, nothing = (33, 33, 33), torch.zeros(2, dtype=torch.float64)
+    assert torch.allclose(wedge._frame() @ torch.tensor(wedge.tilt_axis_zyx, dtype=torch.float64), nothing)
     quarter = wedge.rotated(rotation_about(wedge.tilt_axis_zyx, math.pi / 2))
     missing = ~wedge.support(box)
     # 70 degrees are missing, so a quarter turn parts the two.
