@@ -61,6 +61,7 @@ def main() -> None:
     network = {"widths": chosen.widths, "convolutions": 1}
     model = Restorer(RestorerSpec(chosen.bin, VOXEL, network)).eval()
     torch.nn.init.normal_(model.network.last.weight, std=0.1)
+    model.know_presence()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
         folder = Path(name)
         files = [folder / "t_EVN.mrc", folder / "t_ODD.mrc"][: 1 if chosen.single else 2]

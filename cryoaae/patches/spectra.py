@@ -24,6 +24,8 @@ BLOCKS = 48
 QUIET_SHARE = 0.1
 # The working grid ends where the halves share less than this (DESIGN 4: the rest is noise).
 FSC_FLOOR = 0.1
+# Measured detail is passed on as long as they share this much; a shell's own chance is a tenth of it.
+DETAIL_FLOOR = 0.03
 MAX_BIN = 4
 MIN_WORKING_VOXELS = 16
 # Wedges are filled from coarse detail: nothing beyond 40 angstrom was ever recovered in one, and a
@@ -61,7 +63,7 @@ class Spectra:
         last = int(above[-1]) + 1 if len(above) else 1
         return last / len(smooth) * self.freq_max
 
-    def significant(self, floor: float = FSC_FLOOR) -> Tensor:
+    def significant(self, floor: float = DETAIL_FLOOR) -> Tensor:
         """FSC up to the `cutoff`, zero beyond: single shells rise above `floor` by chance."""
         centre = (torch.arange(len(self.signal), dtype=torch.float64) + 0.5) / len(self.signal)
         return torch.where(centre * self.freq_max < self.cutoff(floor), self.fsc, 0.0)
