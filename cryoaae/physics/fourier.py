@@ -97,7 +97,7 @@ def taper(
     window = torch.ones(1, dtype=dtype, device=device)
     for axis, n in enumerate(shape_zyx):
         i = torch.arange(n, device=device, dtype=dtype)
-        edge = torch.minimum(i, n - 1 - i) + 0.5
-        line = 0.5 - 0.5 * torch.cos(torch.pi * (edge / (n * share)).clamp(max=1.0))
+        edge = torch.minimum(i, n - 1 - i) + 1
+        line = 0.5 - 0.5 * torch.cos(torch.pi * (edge / max(n * share, 1.0)).clamp(max=1.0))
         window = window * line.reshape([n if a == axis else 1 for a in range(3)])
     return window

@@ -28,10 +28,10 @@ def imported(folder: Path) -> set[str]:
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 modules.add(node.module.split(".")[0])
-    known = packages_distributions()
+    known, own = packages_distributions(), {path.stem for path in folder.glob("*.py")}
     return {
         normal(known.get(module, [module])[0])
-        for module in modules - set(sys.stdlib_module_names) - {"cryoaae", "__future__"}
+        for module in modules - set(sys.stdlib_module_names) - own - {"cryoaae", "__future__"}
     }
 
 

@@ -40,7 +40,7 @@ def test_noise_of_halves_is_the_noise_that_was_put_in() -> None:
 
 def test_shells_above_the_floor_by_chance_are_not_signal() -> None:
     signal = torch.zeros(32, dtype=torch.float64)
-    signal[:10], signal[25] = 1.0, 0.2
+    signal[:10], signal[25] = 1.0, 0.05
     kept = Spectra(signal, torch.ones(32, dtype=torch.float64)).significant()
     assert torch.equal(kept[:10], torch.full((10,), 0.5, dtype=torch.float64))
     assert kept[11:].max() == 0
