@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cryoaae.autoencoding.settings import VARIANTS, AutoencodingSettings
 from cryoaae.errors import InputError
 from cryoaae.fitting.settings import FitSettings
+from cryoaae.registry import suggestion
 
 LARGEST_CONFIG_BYTES = 100_000
 Whole = Annotated[int, Field(ge=1)]
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class FitConfig(BaseModel):
@@ -64,29 +66,67 @@ class FitConfig(BaseModel):
         return FitSettings(**self.model_dump(exclude={"widths"}), widths=tuple(self.widths))
 
 
-def presets() -> dict[str, Path]:
-    """Presets of `fit` by name: packed in the wheel, or beside the package in a checkout."""
+def presets(command: str = "fit") -> dict[str, Path]:
+    """Presets of a command by name: packed in the wheel, or beside the package in a checkout."""
     packed = Path(str(files("cryoaae"))) / "configs"
     folder = packed if packed.is_dir() else packed.parents[1] / "configs"
-    return {path.stem: path for path in sorted((folder / "fit").glob("*.yaml"))}
+    return {path.stem: path for path in sorted((folder / command).glob("*.yaml"))}
 
 
 def load_fit_config(
     *, preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = (), **given: Any
 ) -> FitSettings:
-    """Put together preset, file, ``key=value`` overrides and options given one by one (None: not given).
+    """Settings of `fit` from preset, file, ``key=value`` overrides and options given one by one (None: not given).
 
     Raises
     ------
     InputError
         For an unknown preset or key (with the nearest name), or a value that cannot be.
     """
+    config: FitConfig = _load(
+        FitConfig, "fit", preset=preset, default="fast", file=file, overrides=overrides, given=given
+    )
+    return config.settings()
+
+
+def load_aae_config(
+    variant: str,
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    **given: Any,
+) -> AutoencodingSettings:
+    """Settings of `aae`, likewise; without a preset the one named as the variant.
+
+    Raises
+    ------
+    InputError
+    """
+    if variant not in VARIANTS:
+        raise InputError("VARIANT", f"'{variant}' is none of {', '.join(VARIANTS)}", suggestion(variant, VARIANTS))
+    return _load(
+        AutoencodingSettings, "aae", preset=preset, default=variant, file=file, overrides=overrides,
+        given={"variant": variant, **given},
+    )  # fmt: skip
+
+
+def _load(
+    config: type[Config],
+    command: str,
+    *,
+    preset: str | None,
+    default: str,
+    file: Path | None,
+    overrides: Sequence[str],
+    given: dict[str, Any],
+) -> Config:
     values: dict[str, Any] = {}
     if preset is not None and file is not None:
         raise InputError("--config", f"given together with --preset {preset}", "give one of them")
     if file is None:
-        known = presets()
-        source = preset or "fast"
+        known = presets(command)
+        source = preset or default
         if source not in known:
             raise InputError("--preset", f"'{source}' is none of {', '.join(known)}", "choose one of them")
         values |= read_yaml(known[source])
@@ -97,11 +137,11 @@ def load_fit_config(
         key, sign, text = override.partition("=")
         if not sign:
             raise InputError("--set", f"'{override}' is not key=value", "for example --set learning_rate=0.001")
-        values[key.strip()] = _parse("--set " + override, text)
+        _put(values, key.strip(), _parse("--set " + override, text))
     values |= {key: value for key, value in given.items() if value is not None}
-    _check_names(source, values)
+    _check_names(source, values, list(config.model_fields))
     try:
-        return FitConfig(**values).settings()
+        return config(**values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -109,8 +149,16 @@ def load_fit_config(
         raise InputError(source, problem, "correct the value") from error
 
 
-def _check_names(source: str, values: dict[str, Any]) -> None:
-    known = [field.name for field in fields(FitSettings)]
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value, or with a dot one setting of a component: ``prior.std``."""
+    name, dot, setting = key.partition(".")
+    if dot and isinstance(values.get(name), dict):
+        values[name] = {**values[name], setting: value}
+    else:
+        values[key] = value
+
+
+def _check_names(source: str, values: dict[str, Any], known: list[str]) -> None:
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)

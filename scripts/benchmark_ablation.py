@@ -44,7 +44,7 @@ COLUMNS = {
 def simulated(seed: int) -> Path:
     folder = RUNS / f"tomogram_{seed}"
     if not (folder / "meta.json").exists():
-        cryoaae.simulate(folder, shape_zyx=(96, 96, 96), snr=0.5, seed=seed, overwrite=True)
+        cryoaae.simulate(folder, shape_zyx=(96, 96, 96), snr=0.5, seed=seed)
     return folder
 
 

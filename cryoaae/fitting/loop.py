@@ -1,67 +1,98 @@
 """The loop: draw a batch, run the model's phases, keep an average, guard, record, checkpoint.
 
-It knows phases and nothing else of the model. Everything it needs to go on bit for bit is in
-`state`; only the clock is not, so runs limited by steps are reproducible and runs limited by
-minutes stop where the time is up.
+It knows phases and a feed, and nothing else of model and data. Everything it needs to go on bit for
+bit is in `state`; only the clock is not, so runs limited by steps are reproducible and runs limited
+by minutes stop where the time is up.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cryoaae.errors import FittingDivergedError
 from cryoaae.fitting.budget import Budget, Plateau
-from cryoaae.fitting.settings import FitSettings
-from cryoaae.patches.pairs import BlockPool, PairBatch
+from cryoaae.models.phase import Phase
 
-GRADIENT_CLIP = 1.0
 BAD_STEPS_ALLOWED = 3
 ROLLBACKS_ALLOWED = 1
 # A falling learning rate brings gains late: a pause before this share of the budget is no plateau.
 PLATEAU_AFTER = 0.5
 
 
+class Feed(Protocol):
+    """Where batches come from."""
+
+    def prepare(self, step: int, fraction: float, average: Any) -> bool:
+        """Get ready for a step, given the share of the budget used and the averaged model.
+
+        Returns whether the batches kept out of fitting have changed.
+        """
+        ...
+
+    def batch(self) -> Any:
+        """Draw what a step descends on."""
+        ...
+
+    def held_out(self) -> list[Any]:
+        """Return fixed batches of what is kept out of fitting; may be empty."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return everything needed to go on, as tensors and plain data."""
+        ...
+
+    def load_state(self, state: dict[str, Any], average: Any) -> None:
+        """Go on from `state`; `average` is the averaged model of that state."""
+        ...
+
+
+class Schedule(Protocol):
+    """What the loop reads of the settings of a fit."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warm_up_steps(self) -> int: ...
+    @property
+    def ema_decay(self) -> float: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def minutes(self) -> float | None: ...
+    @property
+    def patience(self) -> int: ...
+    @property
+    def evaluations(self) -> int: ...
+
+
 class Loop:
-    """Fit a model on batches from a pool.
+    """Fit a model on batches from a feed.
 
     Parameters
     ----------
     model : nn.Module with `phases` and `held_out_loss`
-    pool : BlockPool
-    make_held_out : callable
-        Makes the fixed batches on the part kept out of fitting, from the pool as it is; may be none.
-    settings : FitSettings
+    feed : Feed
+    settings : Schedule
     """
 
-    def __init__(
-        self,
-        model: Any,
-        pool: BlockPool,
-        make_held_out: Callable[[], list[PairBatch]],
-        settings: FitSettings,
-        *,
-        margin: int,
-    ) -> None:
-        self.model, self.pool, self.settings = model, pool, settings
-        self.make_held_out, self.held_out = make_held_out, make_held_out()
-        self.margin = margin
+    def __init__(self, model: Any, feed: Feed, settings: Schedule) -> None:
+        self.model, self.feed, self.settings = model, feed, settings
+        self.held_out = feed.held_out()
         self.average = copy.deepcopy(model)
         for p in self.average.parameters():
             p.requires_grad_(False)
-        self.phases = model.phases()
-        self.optimisers = [torch.optim.Adam(p.parameters, lr=settings.learning_rate) for p in self.phases]
+        self.phases: list[Phase] = model.phases()
+        self.optimisers = [_optimiser(p, settings.learning_rate) for p in self.phases]
         self.budget = Budget(settings.steps, settings.minutes)
         self.plateau = Plateau(settings.patience)
         self.rate = settings.learning_rate
         self.next_evaluation = 0.0
-        self.fillers: list[dict[str, Tensor]] = []
         self.best: dict[str, Tensor] = self._weights(self.average)
         self.good = self._snapshot()
         self.bad_steps = self.rollbacks = 0
@@ -71,27 +102,26 @@ class Loop:
     def step(self) -> dict[str, float]:
         """Run every phase once on a fresh batch; return the terms of the loss."""
         started = time.perf_counter()
-        self.pool.ready()
-        if self._refill_due():
-            self._refill()
-        if self.budget.step % self.settings.renew_every == 0:
-            self.pool.renew()
-        batch = self.pool.batch(self.settings.batch_size, margin=self.margin)
+        if self.feed.prepare(self.budget.step, self.budget.fraction, self.average):
+            self._start_losses_afresh()
+        batch = self.feed.batch()
         record: dict[str, float] = {}
         rate = self.rate * self.budget.rate_factor(self.settings.warm_up_steps)
         for phase, optimiser in zip(self.phases, self.optimisers, strict=True):
             optimiser.zero_grad(set_to_none=True)
             terms = phase.losses(batch)
-            loss = torch.stack(list(terms.values())).sum()
+            loss = torch.stack([term.sum() for term in terms.values()]).sum()
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(phase.parameters, GRADIENT_CLIP)
-            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            finite = torch.isfinite(loss)
+            if phase.clip is not None:
+                finite = finite & torch.isfinite(nn.utils.clip_grad_norm_(phase.parameters, phase.clip))
+            if not finite:
                 self._bad_step(phase.name)
                 break
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * phase.rate
             optimiser.step()
-            record |= {name: float(value.detach()) for name, value in terms.items()}
+            record |= {name: float(value.detach().mean()) for name, value in terms.items()}
         else:
             self.bad_steps = 0
             self._update_average()
@@ -103,8 +133,16 @@ class Loop:
         step = self.budget.step
         decay = min(self.settings.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+            for mean, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+
+    def _start_losses_afresh(self) -> None:
+        """What is kept out has changed, so its losses before and after cannot be compared."""
+        self.held_out = self.feed.held_out()
+        self.plateau = Plateau(self.settings.patience)
+        self.next_evaluation = self.budget.fraction
 
     def _bad_step(self, phase: str) -> None:
         """Skip a non-finite step; after a few go back to the last good state at half the rate."""
@@ -120,25 +158,6 @@ class Loop:
         self.rate /= 2
         self.bad_steps = 0
         self._restore_snapshot(self.good)
-
-    # -- refilling -----------------------------------------------------------------------------------
-
-    def _refill_due(self) -> bool:
-        done, wanted = len(self.fillers), self.settings.refills
-        return done < wanted and self.budget.fraction >= (done + 1) / (wanted + 1)
-
-    def _refill(self) -> None:
-        """Fill the sources' own wedges with the averaged weights' estimate; losses start afresh."""
-        self.fillers.append(self._weights(self.average))
-        self._fill_with(self.fillers[-1])
-        self.held_out = self.make_held_out()
-        self.plateau = Plateau(self.settings.patience)
-        self.next_evaluation = self.budget.fraction
-
-    def _fill_with(self, weights: dict[str, Tensor]) -> None:
-        model = copy.deepcopy(self.average)
-        model.load_state_dict(weights)
-        self.pool.refill(model.estimate, multiple=model.multiple, seed=self.settings.seed)
 
     # -- held-out loss -----------------------------------------------------------------------------
 
@@ -195,9 +214,7 @@ class Loop:
             "next_evaluation": self.next_evaluation,
             "plateau": [self.plateau.best, self.plateau.waited],
             "best": self.best,
-            "fillers": self.fillers,
-            "generator": self.pool.generator.get_state(),
-            "pool": self.pool.state(),
+            "feed": self.feed.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -207,12 +224,15 @@ class Loop:
         self.rate, self.next_evaluation = float(state["rate"]), float(state["next_evaluation"])
         self.plateau.best, self.plateau.waited = float(state["plateau"][0]), int(state["plateau"][1])
         self.best = state["best"]
-        self.fillers = state["fillers"]
-        self.pool.load_state(state["pool"], [functools.partial(self._fill_with, w) for w in self.fillers])
-        if self.fillers:
-            self.held_out = self.make_held_out()
-        self.pool.generator.set_state(state["generator"])
+        self.feed.load_state(state["feed"], self.average)
+        self.held_out = self.feed.held_out()
         self.good = self._snapshot()
+
+
+def _optimiser(phase: Phase, rate: float) -> torch.optim.Optimizer:
+    if phase.momentum is not None:
+        return torch.optim.SGD(phase.parameters, lr=rate, momentum=phase.momentum)
+    return torch.optim.Adam(phase.parameters, lr=rate, betas=phase.betas, fused=True)
 
 
 def run(

@@ -11,6 +11,7 @@ import torch
 
 from cryoaae.errors import InputError
 from cryoaae.fitting.loop import Loop
+from cryoaae.fitting.pair_feed import PairFeed
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.project import Tomogram
 from cryoaae.models.pair_fitting import PairFitting, whitening
@@ -23,8 +24,6 @@ from cryoaae.physics.rotation import random_rotations
 from cryoaae.volume import Volume
 
 HELD_OUT_PATCHES = 8
-# A block's outer voxels see its own wedge wrap around.
-BLOCK_MARGIN = 8
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Session:
     """A fit ready to run."""
 
     loop: Loop
+    feed: PairFeed
     restorer: Restorer
     spectra: list[Spectra]
     voxel_size_angstrom: float
@@ -124,8 +124,11 @@ def prepare(
         sources, patch=settings.patch_size, block=settings.block_size, blocks=settings.blocks,
         device=device, generator=generator, axis_share=settings.axis_share,
     )  # fmt: skip
-    loop = Loop(model, pool, lambda: [pool.centre_patch(r) for r in watched], settings, margin=BLOCK_MARGIN)
-    return Session(loop, restorer, spectra, voxel_size)
+    feed = PairFeed(
+        pool, watched, batch_size=settings.batch_size, renew_every=settings.renew_every,
+        refills=settings.refills, seed=settings.seed,
+    )  # fmt: skip
+    return Session(Loop(model, feed, settings), feed, restorer, spectra, voxel_size)
 
 
 def _noise_share(measured: list[Normalisation], noises: list[float | None]) -> float:

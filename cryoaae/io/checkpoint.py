@@ -21,7 +21,7 @@ from cryoaae.io.atomic import atomic_path
 
 log = logging.getLogger("cryoaae")
 
-FORMAT, VERSION = "cryoaae-checkpoint", 2
+FORMAT, VERSION = "cryoaae-checkpoint", 3
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 PLAIN = (str, int, float, bool, bytes, type(None))
 

@@ -20,12 +20,24 @@ class Phase:
     parameters : list of nn.Parameter
         What this phase updates.
     losses : callable
-        Batch to named scalar terms; their sum is descended.
+        Batch to named terms, scalars or one value a member of a stack; their sum is descended.
+    rate : float
+        Learning rate as a multiple of the fit's.
+    betas : (float, float)
+        Decays of Adam's two moments.
+    momentum : float or None
+        Descend by SGD with this momentum instead of by Adam.
+    clip : float or None
+        Largest norm of the gradient; None: as it is (the norm would tie the members of a stack together).
     """
 
     name: str
     parameters: list[nn.Parameter]
     losses: Callable[[Any], dict[str, Tensor]]
+    rate: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float | None = None
+    clip: float | None = 1.0
 
 
 class Model(Protocol):

@@ -12,8 +12,9 @@ from typing import Any
 
 from cryoaae.errors import InterruptedRunError
 from cryoaae.fitting.loop import Loop, run
+from cryoaae.fitting.pair_feed import BLOCK_MARGIN
 from cryoaae.fitting.presence import learn_presence
-from cryoaae.fitting.session import BLOCK_MARGIN, Session, prepare
+from cryoaae.fitting.session import Session, prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_bytes
 from cryoaae.io.checkpoint import load_latest, save_rotating
@@ -173,7 +174,7 @@ class Recorder:
         restorer: Restorer = self.loop.average.restorer
         if self.settings.presence:
             self.progress.message("learning to tell structure from noise")
-            learn_presence(restorer, self.loop.pool, margin=BLOCK_MARGIN, seed=self.settings.seed)
+            learn_presence(restorer, self.session.feed.pool, margin=BLOCK_MARGIN, seed=self.settings.seed)
         restorer.save(self.folder.path / "model.safetensors")
 
     def _limit(self) -> str:

@@ -173,9 +173,9 @@ def test_presence_is_learned_and_leaves_the_network(tmp_path: Path) -> None:
     go(fit)
     restorer = fit.average.restorer
     again = copy.deepcopy(restorer)
-    learn_presence(restorer, fit.pool, margin=8, seed=0)
+    learn_presence(restorer, fit.feed.pool, margin=8, seed=0)
     assert_same(restorer.network, again.network)
-    learn_presence(again, fit.pool, margin=8, seed=0)
+    learn_presence(again, fit.feed.pool, margin=8, seed=0)
     assert_same(restorer.presence, again.presence)
     # On whole volumes of another seed, seen as a restoration sees them.
     fresh = tomogram(seed=7).volumes

@@ -1,0 +1,142 @@
+"""From settings and the size of the images to a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from cryoaae.autoencoding.settings import AutoencodingSettings, Component
+from cryoaae.divergences import DIVERGENCES
+from cryoaae.draws import Draws
+from cryoaae.errors import InputError
+from cryoaae.matching.latent import LatentMatch
+from cryoaae.models.autoencoder import CLASS, STYLE, Autoencoder, Objective
+from cryoaae.models.categorical import CategoricalAutoencoder
+from cryoaae.models.dimension_reduction import DimensionReduction
+from cryoaae.models.evia import EVIA
+from cryoaae.models.supervised import SupervisedAutoencoder
+from cryoaae.nets.convolutional import ConvDecoder, ConvTrunk
+from cryoaae.nets.encoders import Encoder
+from cryoaae.nets.stacked import MLP, Stack, initialise
+from cryoaae.priors import PRIORS
+from cryoaae.priors.prior import Prior
+
+POTENTIAL_UNITS, OBSERVER_UNITS = (128, 128), (128, 128)
+WITH_CLASSES = ("semisupervised", "clustering", "dimension-reduction")
+
+
+def build(
+    settings: AutoencodingSettings, shape: tuple[int, int, int], labels: int, draws: Draws
+) -> Autoencoder:
+    """Make a model and draw its weights.
+
+    Parameters
+    ----------
+    settings : AutoencodingSettings
+    shape : (channels, rows, columns)
+        Of an image.
+    labels : int
+        Different labels of the data.
+    draws : Draws
+        One generator a member of the stack.
+
+    Raises
+    ------
+    InputError
+        For an unknown prior or divergence, or keywords that do not fit them.
+    """
+    stack = draws.stack
+    if stack and settings.network != "mlp":
+        raise InputError("--stack-seeds", "convolutional networks do not stack", "use network=mlp")
+    prior: Prior = _make(PRIORS, settings.prior)
+    classes = settings.classes if settings.variant in WITH_CLASSES else 0
+    encoder = Encoder(
+        _trunk(settings, shape, stack), prior.dim, classes=classes, kind=settings.encoder, stack=stack,
+        noise_dim=settings.noise_dim, head_norm=settings.head_norm, style_scale=prior.scale,
+    )  # fmt: skip
+    beside = {"supervised": labels, "semisupervised": classes, "clustering": classes}.get(settings.variant, 0)
+    decoder = _decoder(settings, prior.dim + beside, shape, stack)
+    if settings.variant == "evia":
+        model: Autoencoder = _evia(settings, encoder, decoder, prior, stack)
+    else:
+        model = _matched(settings, encoder, decoder, prior, labels, stack)
+    initialise(model, draws)
+    return model
+
+
+def _evia(settings: AutoencodingSettings, encoder: Encoder, decoder: nn.Module, prior: Prior, stack: Stack) -> EVIA:
+    potential = MLP(prior.dim, POTENTIAL_UNITS, 1, stack=stack, activation="softplus")
+    return EVIA(encoder, decoder, potential, prior, _objective(settings), gamma=settings.temperature)
+
+
+def _matched(
+    settings: AutoencodingSettings, encoder: Encoder, decoder: nn.Module, prior: Prior, labels: int, stack: Stack
+) -> Autoencoder:
+    # Told the label, the supervised variant's discriminator sees a style that knows it.
+    told = labels if settings.variant in ("labelled", "supervised") else 0
+    matches = {STYLE: _match(settings.divergence, prior, settings.divergence_weight, stack, told)}
+    observer = None
+    if not matches[STYLE].critic_parameters():
+        observer = _match({"name": "adversarial", "hidden": OBSERVER_UNITS}, prior, 0.0, stack)
+    classes = settings.classes
+    if settings.variant in WITH_CLASSES:
+        categorical = _make(PRIORS, {"name": "categorical", "classes": classes})
+        matches[CLASS] = _match(settings.class_divergence, categorical, settings.class_weight, stack)
+    parts = (encoder, decoder, matches, _objective(settings), observer)
+    if settings.variant == "dimension-reduction":
+        return DimensionReduction(
+            *parts, classes=classes, dim=prior.dim, stack=stack,
+            head_distance=settings.head_distance, head_weight=settings.head_weight,
+        )  # fmt: skip
+    if settings.variant in WITH_CLASSES:
+        return CategoricalAutoencoder(*parts)
+    if settings.variant == "supervised":
+        return SupervisedAutoencoder(*parts, classes=labels)
+    return Autoencoder(*parts)
+
+
+def _objective(settings: AutoencodingSettings) -> Objective:
+    return Objective(
+        settings.reconstruction, settings.reconstruction_weight, settings.supervised_weight,
+        settings.phased, settings.beta1, settings.critic_rate, settings.class_gradient,
+    )  # fmt: skip
+
+
+def _match(component: Component, prior: Prior, weight: float, stack: Stack, told: int = 0) -> LatentMatch:
+    extra = {"told": told + 1} if told and component["name"] == "adversarial" else {}
+    divergence = _make(DIVERGENCES, component, prior, stack=stack, **extra)
+    return LatentMatch(prior, divergence, weight=weight, told=told)
+
+
+def _make(registry: Any, component: Mapping[str, Any], *arguments: Any, **keywords: Any) -> Any:
+    own = {key: value for key, value in component.items() if key != "name"}
+    try:
+        return registry.make(component["name"], *arguments, **keywords, **own)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{registry.kind} {component['name']}", str(error), "correct its settings") from error
+
+
+def _trunk(settings: AutoencodingSettings, shape: tuple[int, int, int], stack: Stack) -> nn.Module:
+    extra = settings.noise_dim if settings.encoder == "universal" else 0
+    if settings.network == "convolutional":
+        *widths, units = settings.hidden
+        return ConvTrunk(
+            shape, widths, units, extra=extra, batch_norm=settings.batch_norm,
+            input_noise=settings.input_noise, dropout=settings.dropout,
+        )  # fmt: skip
+    return MLP(
+        math.prod(shape) + extra, settings.hidden, stack=stack, batch_norm=settings.batch_norm,
+        input_noise=settings.input_noise, dropout=settings.dropout,
+    )  # fmt: skip
+
+
+def _decoder(settings: AutoencodingSettings, inputs: int, shape: tuple[int, int, int], stack: Stack) -> nn.Module:
+    if settings.network == "convolutional":
+        return ConvDecoder(inputs, shape, settings.hidden[:-1], batch_norm=settings.batch_norm)
+    return MLP(
+        inputs, list(reversed(settings.hidden)), math.prod(shape), stack=stack,
+        batch_norm=settings.batch_norm, dropout=settings.dropout,
+    )  # fmt: skip

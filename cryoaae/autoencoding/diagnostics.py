@@ -1,0 +1,185 @@
+"""How a fit goes, alike for every variant, and when it must stop.
+
+Read on images kept out of fitting: how well a discriminator tells codes from prior (it must drift to
+one half), the unbiased MMD between them, and how well images are reconstructed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryoaae.divergences.divergence import Codes
+from cryoaae.divergences.mmd import mmd2
+from cryoaae.draws import Draws
+from cryoaae.errors import FittingDivergedError
+from cryoaae.matching.latent import LatentMatch
+from cryoaae.models.autoencoder import CLASS, STYLE, Autoencoder
+from cryoaae.models.evia import EVIA
+from cryoaae.models.image_batch import ImageBatch
+from cryoaae.reports.latent_figures import plane_codes
+
+SHOWN, BOUNDARY, MMD_POINTS = 2000, 48, 1000
+# A referee that is right this often for so many readings, after so much of the fit, has won.
+REFEREE_WINS, READINGS, GRACE, GRACE_STEPS = 0.97, 5, 0.25, 200
+# Codes whose spread is below this share of the prior's have collapsed.
+COLLAPSED = 0.05
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Diagnostics at a step.
+
+    Parameters
+    ----------
+    step : int
+    fraction : float
+        Share of the fit that is done.
+    values : dict of name to list of float
+        One value a member of the stack.
+    codes : (n, 2), optional
+        Of the first member, where they can be drawn.
+    boundary : (g, g), optional
+        Probability of "prior" over the plane, row 0 the lowest y.
+    """
+
+    step: int
+    fraction: float
+    values: dict[str, list[float]]
+    codes: Tensor | None = None
+    boundary: Tensor | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the same as a dict, for a checkpoint."""
+        return dict(vars(self))
+
+
+@dataclass
+class Diagnostics:
+    """Reads a model on fixed images.
+
+    Parameters
+    ----------
+    pixels : (n, pixels)
+    labels : (n,)
+        Their labels, told to the variants that must be told.
+    seeds : int or list of int
+        As the model's; what is drawn here is drawn anew for every reading, and disturbs no other draw.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    seeds: int | list[int]
+    readings: list[Reading] = field(default_factory=list)
+    # Codes whose discriminator has a say in the fit.
+    refereed: set[str] = field(default_factory=lambda: {STYLE, CLASS})
+
+    def read(self, model: Autoencoder, step: int, fraction: float) -> Reading:
+        """Take and keep a reading of a model, which is left as it was."""
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                reading = self._read(model, step, fraction)
+        finally:
+            model.train(training)
+        self.readings.append(reading)
+        return reading
+
+    def _read(self, model: Autoencoder, step: int, fraction: float) -> Reading:
+        draws = Draws.seeded(self.seeds, device=self.pixels.device, dtype=self.pixels.dtype)
+        x = self.pixels.expand(*draws.stack, *self.pixels.shape)
+        known = self.labels.expand(*draws.stack, -1)
+        batch = ImageBatch(x, draws, labels=known)
+        values = {"half_squared_error": _members(model.held_out_loss(batch))}
+        code = model.encoder(x, draws)
+        clouds = model.clouds(code)
+        self.refereed = {n for n, m in model.critics().items() if m.weight > 0}
+        if isinstance(model, EVIA):
+            drawn, _ = model.sample_posterior(x, draws)
+            clouds = {STYLE: Codes(drawn[..., 0, :])}
+        for name, match in model.critics().items():
+            q, p = (_as_refereed(c, match, draws) for c in match.pair(clouds[name], draws, known))
+            values[f"accuracy_{name}"] = _members(match.divergence.accuracy(q, p))  # type: ignore[operator]
+            values[f"jensen_shannon_{name}"] = _members(match.divergence.jensen_shannon(q, p))  # type: ignore[operator]
+        style = clouds[STYLE].samples
+        prior = model.prior if isinstance(model, EVIA) else _match(model).prior
+        reference = draws.each(lambda g: prior.sample(MMD_POINTS, generator=g, dtype=draws.dtype))
+        base = 2 * prior.dim * prior.scale**2
+        values["mmd2"] = _members(mmd2(style[..., :MMD_POINTS, :], reference, base=base))
+        values["spread"] = _members(style.std(dim=-2).mean(dim=-1) / prior.scale)
+        first = style[0] if draws.stack else style
+        shown = first[:SHOWN].cpu() if prior.dim == 2 else None
+        return Reading(step, fraction, values, shown, self._boundary(model, draws) if prior.dim == 2 else None)
+
+    def _boundary(self, model: Autoencoder, draws: Draws) -> Tensor | None:
+        """Probability of "prior" over the plane as the first member's discriminator sees it."""
+        match = model.critics().get(STYLE)
+        if match is None or match.told:
+            return None
+        middles = plane_codes(BOUNDARY, plane_extent(match.prior.scale))
+        plane = torch.as_tensor(middles, device=self.pixels.device, dtype=self.pixels.dtype)
+        logits = match.divergence.log_ratio(plane.expand(*draws.stack, -1, -1))  # type: ignore[operator]
+        first = logits[0] if draws.stack else logits
+        return torch.sigmoid(first).view(BOUNDARY, BOUNDARY).cpu()
+
+    def check(self) -> None:
+        """Stop a fit that has failed.
+
+        Raises
+        ------
+        FittingDivergedError
+            When a discriminator wins for good or the codes have collapsed to a point.
+        """
+        late = [r for r in self.readings if r.fraction >= GRACE and r.step >= GRACE_STEPS][-READINGS:]
+        if len(late) < READINGS:
+            return
+        for name in late[-1].values:
+            lows = [min(r.values[name]) for r in late]
+            if name.removeprefix("accuracy_") in self.refereed and min(lows) > REFEREE_WINS:
+                raise FittingDivergedError(
+                    f"stopped at step {late[-1].step}: the discriminator of the {name[9:]} tells codes from prior "
+                    f"in {100 * lows[-1]:.0f} % of cases (it must drift to 50 %); raise its input_noise, or lower "
+                    "critic_rate or reconstruction_weight"
+                )
+        spreads = [max(r.values["spread"]) for r in late]
+        if max(spreads) < COLLAPSED:
+            raise FittingDivergedError(
+                f"stopped at step {late[-1].step}: all codes lie within {100 * spreads[-1]:.1f} % of the prior's "
+                "width; raise reconstruction_weight, or lower divergence_weight or temperature"
+            )
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return the readings as tensors and plain data."""
+        return [r.plain() for r in self.readings]
+
+    def load_state(self, state: list[dict[str, Any]]) -> None:
+        """Go on from `state`."""
+        self.readings = [Reading(**reading) for reading in state]
+
+
+def plane_extent(scale: float) -> float:
+    """Half the width of the plane that is drawn."""
+    return 3.5 * scale
+
+
+def _as_refereed(codes: Codes, match: LatentMatch, draws: Draws) -> Codes:
+    """Codes with the noise that the discriminator sees them through in training.
+
+    Without it a soft class is told from an exact one every time, and the reading says nothing.
+    """
+    width = float(match.divergence.input_noise) * match.prior.scale  # type: ignore[arg-type]
+    return replace(codes, samples=codes.samples + width * draws.normal(*codes.samples.shape[-2:]))
+
+
+def _match(model: Autoencoder) -> LatentMatch:
+    match = model.matches[STYLE]
+    assert isinstance(match, LatentMatch)
+    return match
+
+
+def _members(value: Tensor) -> list[float]:
+    return [float(v) for v in value.reshape(-1)]

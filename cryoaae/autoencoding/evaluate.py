@@ -1,0 +1,238 @@
+"""What a fitted member of the family is worth, by its variant's protocol (see docs/method_2d.md).
+
+Every function returns a flat dict of numbers; images of the test set are scored once, after fitting.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cryoaae.divergences.mmd import mmd2
+from cryoaae.draws import Draws
+from cryoaae.io.images import Images, ImageSplit
+from cryoaae.metrics.clustering import (
+    adjusted_rand_index,
+    clusters_used,
+    confident_error,
+    majority_error,
+    normalised_mutual_information,
+)
+from cryoaae.metrics.codes import holes, jensen_shannon_bound, mmd_floor, spill, two_sample_accuracy
+from cryoaae.metrics.parzen import choose_sigma, mean_and_sem, parzen_log_likelihood
+from cryoaae.metrics.probes import knn_accuracy, probe_accuracy
+from cryoaae.models.autoencoder import STYLE, Autoencoder
+from cryoaae.models.categorical import CategoricalAutoencoder
+from cryoaae.models.dimension_reduction import DimensionReduction
+from cryoaae.models.evia import EVIA
+from cryoaae.models.supervised import SupervisedAutoencoder
+from cryoaae.nets.stacked import MLP, initialise
+from cryoaae.priors.mixture import Mixture
+from cryoaae.priors.prior import Prior
+from cryoaae.priors.swiss_roll import SwissRoll
+
+MMD_POINTS, CLOUD, PARZEN_SAMPLES, PARZEN_VALIDATION = 1000, 5000, 10_000, 1000
+FLOOR_REPEATS = 50
+SWAPPED, PROBED = 1000, 10_000
+JUDGE_UNITS, JUDGE_STEPS, JUDGE_BATCH = (400, 400), 2500, 100
+POSTERIOR_IMAGES = 1000
+
+
+@torch.no_grad()
+def evaluate_member(model: Autoencoder, data: ImageSplit, labels: int, seed: int, *, parzen: bool) -> dict[str, float]:
+    """Score one model.
+
+    Parameters
+    ----------
+    model : Autoencoder
+        Without a stack; it is put into evaluation mode.
+    data : ImageSplit
+    labels : int
+        Different labels of the data.
+    seed : int
+        Of prior draws and of the classifiers that judge.
+    parzen : bool
+        Whether to estimate the log-likelihood of the test images too.
+    """
+    model.eval()
+    draws = Draws.seeded(seed, device=data.test.pixels.device, dtype=data.test.pixels.dtype)
+    test = data.test
+    image = model.reconstruct(test.pixels, test.labels, draws)
+    found = {"half_squared_error": float(0.5 * (image - test.pixels).square().sum(dim=1).mean())}
+    if isinstance(model, EVIA):
+        found |= posterior_scores(model, test, draws)
+    else:
+        found |= style_scores(model, test, draws, seed)
+    if isinstance(model, SupervisedAutoencoder):
+        found |= style_leak(model, data, draws, seed)
+        found |= {"conditional_accuracy_percent": 100 * conditional_accuracy(model, data, labels, draws, seed)}
+    if isinstance(model, CategoricalAutoencoder):
+        found |= class_scores(model, data, draws)
+        if model.encoder.logits is not None and model.encoder.logits.outputs == labels:
+            found |= {"conditional_accuracy_percent": 100 * conditional_accuracy(model, data, labels, draws, seed)}
+    if isinstance(model, DimensionReduction):
+        found |= head_scores(model, data, draws)
+    if parzen:
+        found |= likelihood(model, data, draws)
+    return found
+
+
+def style_scores(model: Autoencoder, test: Images, draws: Draws, seed: int) -> dict[str, float]:
+    """How well the style codes of held-out images follow their prior."""
+    code = model.encoder(test.pixels, draws)
+    match = model.matches[STYLE]
+    prior: Prior = match.prior  # type: ignore[assignment]
+    clouds = {name: model.clouds(code)[name] for name in model.critics()}
+    found = {}
+    for name, critic in model.critics().items():
+        q, p = critic.pair(clouds[name], draws, test.labels)
+        found[f"critic_accuracy_{name}"] = float(critic.divergence.accuracy(q, p))  # type: ignore[operator]
+    style = code.style
+    found |= cloud_scores(style, prior, draws, seed) | divergence_bound(model, test, draws)
+    found["code_mean_over_std"] = float((style.mean(dim=0).abs() / style.std(dim=0)).max())
+    found["code_std_over_prior"] = float(style.std(dim=0).mean() / prior.scale)
+    return found | own_component(style, test.labels, prior)
+
+
+def cloud_scores(codes: Tensor, prior: Prior, draws: Draws, seed: int) -> dict[str, float]:
+    """MMD with its floor, a fresh classifier's accuracy, holes and spill of a cloud of codes."""
+
+    def fresh(n: int) -> Tensor:
+        return prior.sample(n, generator=draws.generators[0], dtype=draws.dtype)
+
+    base = 2 * prior.dim * prior.scale**2
+    n = min(MMD_POINTS, len(codes))
+    floor = mmd_floor(
+        prior, n, generator=draws.generators[0], repeats=FLOOR_REPEATS,
+        distance=lambda x, y: float(mmd2(x, y, base=base)),
+    )  # fmt: skip
+    m = min(CLOUD, len(codes))
+    return {
+        "mmd2": float(mmd2(codes[:n], fresh(n), base=base)),
+        "mmd2_floor": floor.mean,
+        "mmd2_floor_sd": floor.sd,
+        "two_sample_accuracy": two_sample_accuracy(codes[:m], fresh(m), seed=seed),
+        "holes_percent": 100 * holes(codes[:m], fresh(m), fresh(m)),
+        "spill_percent": 100 * spill(codes[:m], fresh(m), fresh(m)),
+    }
+
+
+def own_component(style: Tensor, labels: Tensor, prior: Prior) -> dict[str, float]:
+    """Share of codes in the part of the prior that belongs to their label, where it has parts."""
+    if isinstance(prior, Mixture) and prior.classes > int(labels.max()):
+        found = prior.responsibilities(style).argmax(dim=-1)
+    elif isinstance(prior, SwissRoll):
+        found = prior.decile(style)
+    else:
+        return {}
+    return {"own_component_percent": 100 * float((found == labels).double().mean())}
+
+
+def class_scores(model: CategoricalAutoencoder, data: ImageSplit, draws: Draws) -> dict[str, float]:
+    """Errors of the class code: as a classifier, and as clusters named by validation images."""
+    validation, test = model.classify(data.validation.pixels), model.classify(data.test.pixels)
+    on_validation, on_test = validation.argmax(dim=1), test.argmax(dim=1)
+    named = majority_error(on_test, data.test.labels, on_validation, data.validation.labels)
+    return {
+        "test_error_percent": 100 * float((on_test != data.test.labels).double().mean()),
+        "validation_error_percent": 100 * float((on_validation != data.validation.labels).double().mean()),
+        "majority_error_percent": 100 * named,
+        "confident_error_percent": 100
+        * confident_error(validation, data.validation.labels, test, data.test.labels),
+        "nmi": normalised_mutual_information(on_test, data.test.labels),
+        "ari": adjusted_rand_index(on_test, data.test.labels),
+        "clusters_used": float(clusters_used(on_test, test.shape[1])),
+    }
+
+
+def head_scores(model: DimensionReduction, data: ImageSplit, draws: Draws) -> dict[str, float]:
+    """Distances of the cluster heads, and how well neighbours in the representation share a label."""
+    train = Images(data.train.pixels[:PROBED], data.train.labels[:PROBED], data.train.shape)
+    codes = [model.representation(model.encoder(part.pixels, draws)) for part in (train, data.test)]
+    apart = torch.pdist(model.heads)
+    return {
+        "nearest_heads": float(apart.min()),
+        "heads_apart_percent": 100 * float((apart >= 0.99 * model.head_distance).double().mean()),
+        "knn_accuracy_percent": 100 * knn_accuracy(codes[0], train.labels, codes[1], data.test.labels),
+    }
+
+
+def style_leak(model: Autoencoder, data: ImageSplit, draws: Draws, seed: int) -> dict[str, float]:
+    """How well a classifier reads the label from the style, which should not know it."""
+    train = data.train.pixels[:PROBED]
+    codes = [model.encoder(pixels, draws).style for pixels in (train, data.test.pixels)]
+    with torch.enable_grad():
+        leak = probe_accuracy(codes[0], data.train.labels[:PROBED], codes[1], data.test.labels, seed=seed)
+    return {"style_leak_percent": 100 * leak}
+
+
+def conditional_accuracy(
+    model: SupervisedAutoencoder | CategoricalAutoencoder, data: ImageSplit, labels: int, draws: Draws, seed: int
+) -> float:
+    """Share of images, generated with a style of the test set and every label in turn, that show that label.
+
+    Judged by a classifier fitted apart from the model.
+    """
+    judge = fitted_judge(data.train, labels, seed)
+    style = model.encoder(data.test.pixels[:SWAPPED], draws).style
+    right = []
+    for label in range(labels):
+        asked = torch.full((len(style),), label, device=style.device)
+        one_hot = torch.nn.functional.one_hot(asked, labels).to(style.dtype)
+        if isinstance(model, CategoricalAutoencoder):
+            seen = model.from_class(one_hot, style)
+        else:
+            seen = torch.cat([style, one_hot], dim=-1)
+        right.append((judge(model.decode(seen)).argmax(dim=1) == label).double().mean())
+    return float(torch.stack(right).mean())
+
+
+def fitted_judge(train: Images, labels: int, seed: int) -> MLP:
+    """Fit a classifier of images with dropout and noise, about 98 % right on MNIST."""
+    draws = Draws.seeded(seed, device=train.pixels.device, dtype=train.pixels.dtype)
+    judge = MLP(train.pixels.shape[1], JUDGE_UNITS, labels, batch_norm=True, input_noise=0.3).to(train.pixels)
+    initialise(judge, draws)
+    optimiser = torch.optim.Adam(judge.parameters(), lr=1e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, JUDGE_STEPS)
+    with torch.enable_grad():
+        for _ in range(JUDGE_STEPS):
+            rows = draws.integers(len(train.labels), min(JUDGE_BATCH, len(train.labels)))
+            loss = torch.nn.functional.cross_entropy(judge(train.pixels[rows], draws), train.labels[rows])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return judge.eval()
+
+
+def likelihood(model: Autoencoder, data: ImageSplit, draws: Draws) -> dict[str, float]:
+    """Log-likelihood of the test images by a Parzen window on decoded prior draws, nats."""
+    prior: Prior = model.matches[STYLE].prior  # type: ignore[assignment]
+    samples = model.decode(prior.sample(PARZEN_SAMPLES, generator=draws.generators[0], dtype=draws.dtype))
+    sigma = choose_sigma(samples, data.validation.pixels[:PARZEN_VALIDATION])
+    mean, error = mean_and_sem(parzen_log_likelihood(samples, data.test.pixels, sigma))
+    return {"parzen_nats": mean, "parzen_standard_error": error, "parzen_sigma": sigma}
+
+
+def posterior_scores(model: EVIA, test: Images, draws: Draws) -> dict[str, float]:
+    """EVIA: whether the posteriors' aggregate is the prior, with the potential and without it."""
+    x = test.pixels[:POSTERIOR_IMAGES]
+    found: dict[str, float] = {}
+    for name, with_potential in (("_without_potential", False), ("", True)):
+        drawn, effective = model.sample_posterior(x, draws, count=2, with_potential=with_potential)
+        found |= {f"{k}{name}": v for k, v in cloud_scores(drawn[:, 0], model.prior, draws, seed=0).items()}
+        found[f"effective_candidates{name}"] = float(effective.median())
+    spread = (drawn[:, 0] - drawn[:, 1]).square().mean() / 2
+    found["posterior_std_over_prior"] = float(spread.sqrt() / model.prior.scale)
+    return found
+
+
+def divergence_bound(model: Autoencoder, test: Images, draws: Draws) -> dict[str, float]:
+    """Lower bound of the Jensen-Shannon divergence between codes and prior, from the discriminator's logits."""
+    critic = model.critics().get(STYLE)
+    if critic is None:
+        return {}
+    q, p = critic.pair(model.clouds(model.encoder(test.pixels, draws))[STYLE], draws, test.labels)
+    ratio = critic.divergence.log_ratio
+    logits = [ratio(cloud.samples, cloud.told) for cloud in (p, q)]  # type: ignore[operator]
+    return {"jensen_shannon_bound": float(jensen_shannon_bound(*logits))}

@@ -1,0 +1,111 @@
+"""Settings of a member of the family, checked when made. A component is {name, **its constructor's keywords}."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+VARIANTS = (
+    "aae", "labelled", "supervised", "semisupervised", "clustering", "dimension-reduction",
+    "vae", "wae", "sinkhorn", "evia",
+)  # fmt: skip
+Whole = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+Component = dict[str, Any]
+
+
+class AutoencodingSettings(BaseModel):
+    """How to build and fit a member of the 2-D family.
+
+    Parameters
+    ----------
+    variant : str
+        Which model; see `VARIANTS`.
+    network : {"mlp", "convolutional"}
+    hidden : list of int
+        Units of the hidden layers of encoder and decoder; channels of a convolutional one, but for the
+        last number, which is the units between convolutions and code.
+    encoder : {"deterministic", "gaussian", "universal"}
+    noise_dim : int
+        Length of the universal approximator's noise.
+    prior : {name, **keywords}
+        Of the style code.
+    divergence : {name, **keywords}
+        Between style codes and prior; `divergence_weight` its weight.
+    classes : int
+        Classes of the categorical code, in variants that have one.
+    class_divergence, class_weight
+        Between class codes and their categorical prior.
+    labels : int or None
+        Labelled examples the model may use, equally many of each class; None: as the variant says
+        (supervised: all, clustering: none).
+    reconstruction : {"bernoulli", "squared"}
+        Summed over the pixels of an image.
+    batch_norm : bool
+        In encoder and decoder.
+    head_norm : bool
+        Batch normalisation of the class logits.
+    dropout, input_noise : float
+        In encoder and decoder; on the encoder's input.
+    phased : bool
+        The paper's alternating phases with SGD instead of joint steps with Adam.
+    critic_rate : float
+        Learning rate of discriminators as a multiple of the autoencoder's.
+    class_gradient : float
+        Share of the reconstruction's gradient that reaches the class code.
+    head_distance, head_weight : float
+        Cluster heads closer than this are pushed apart, with this weight.
+    temperature : float
+        EVIA's gamma, in units of the half squared error of an image.
+    evaluations : int
+        Readings of the diagnostics over the fit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    variant: Literal[VARIANTS]  # type: ignore[valid-type]
+    network: Literal["mlp", "convolutional"] = "mlp"
+    hidden: Annotated[tuple[Whole, ...], Field(min_length=1, max_length=6)] = (400, 400)
+    encoder: Literal["deterministic", "gaussian", "universal"] = "deterministic"
+    noise_dim: Whole = 10
+    prior: Component = Field(default_factory=lambda: {"name": "gaussian", "dim": 10})
+    divergence: Component = Field(default_factory=lambda: {"name": "adversarial"})
+    divergence_weight: Weight = 1.0
+    classes: Annotated[int, Field(ge=0)] = 0
+    class_divergence: Component = Field(default_factory=lambda: {"name": "adversarial"})
+    class_weight: Weight = 1.0
+    labels: Annotated[int, Field(ge=0)] | None = None
+    reconstruction: Literal["bernoulli", "squared"] = "bernoulli"
+    reconstruction_weight: Weight = 1.0
+    supervised_weight: Weight = 1.0
+    batch_norm: bool = False
+    head_norm: bool = False
+    dropout: Share = 0.0
+    input_noise: Weight = 0.0
+    phased: bool = False
+    class_gradient: Annotated[float, Field(ge=0, le=1)] = 1.0
+    head_distance: Weight = 4.0
+    head_weight: Weight = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Annotated[int, Field(ge=2)] = 100
+    labelled_batch_size: Annotated[int, Field(ge=2)] = 100
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    beta1: Share = 0.5
+    critic_rate: Annotated[float, Field(gt=0)] = 1.0
+    warm_up_steps: Annotated[int, Field(ge=0)] = 0
+    ema_decay: Share = 0.99
+    epochs: Annotated[float, Field(gt=0)] = 10
+    evaluations: Whole = 20
+    checkpoint_every_seconds: Weight = 60.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> AutoencodingSettings:
+        for field in ("prior", "divergence", "class_divergence"):
+            if not isinstance(getattr(self, field).get("name"), str):
+                raise ValueError(f"{field} needs a name, such as {{name: gaussian}}")
+        if self.variant in ("semisupervised", "clustering", "dimension-reduction") and self.classes < 2:
+            raise ValueError(f"{self.variant} needs classes of 2 or more")
+        return self

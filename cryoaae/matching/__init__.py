@@ -1,0 +1,1 @@
+"""The two clouds that a divergence compares."""

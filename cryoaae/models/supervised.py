@@ -1,0 +1,42 @@
+"""Supervised AAE: the decoder is given the label, so that the code keeps the style alone (section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from cryoaae.matching.latent import LatentMatch
+from cryoaae.models.autoencoder import Autoencoder, Objective
+from cryoaae.nets.encoders import Encoded, Encoder
+
+
+class SupervisedAutoencoder(Autoencoder):
+    """Autoencoder whose decoder sees (style, one-hot label of `classes`)."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: nn.Module,
+        matches: Mapping[str, LatentMatch],
+        objective: Objective,
+        observer: LatentMatch | None = None,
+        *,
+        classes: int,
+    ) -> None:
+        super().__init__(encoder, decoder, matches, objective, observer)
+        self.classes = classes
+
+    def decoder_input(self, code: Encoded, labels: Tensor | None) -> Tensor:
+        """Style and one-hot label side by side.
+
+        Raises
+        ------
+        ValueError
+            Without labels.
+        """
+        if labels is None:
+            raise ValueError("the supervised autoencoder decodes no code without its label")
+        one_hot = torch.nn.functional.one_hot(labels, self.classes).to(code.style.dtype)
+        return torch.cat([code.style, one_hot], dim=-1)
