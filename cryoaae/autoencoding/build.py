@@ -51,7 +51,7 @@ def build(
     stack = draws.stack
     if stack and settings.network != "mlp":
         raise InputError("--stack-seeds", "convolutional networks do not stack", "use network=mlp")
-    prior: Prior = _make(PRIORS, settings.prior)
+    prior: Prior = make_part(PRIORS, settings.prior)
     classes = settings.classes if settings.variant in WITH_CLASSES else 0
     encoder = Encoder(
         _trunk(settings, shape, stack), prior.dim, classes=classes, kind=settings.encoder, stack=stack,
@@ -83,7 +83,7 @@ def _matched(
         observer = _match({"name": "adversarial", "hidden": OBSERVER_UNITS}, prior, 0.0, stack)
     classes = settings.classes
     if settings.variant in WITH_CLASSES:
-        categorical = _make(PRIORS, {"name": "categorical", "classes": classes})
+        categorical = make_part(PRIORS, {"name": "categorical", "classes": classes})
         matches[CLASS] = _match(settings.class_divergence, categorical, settings.class_weight, stack)
     parts = (encoder, decoder, matches, _objective(settings), observer)
     if settings.variant == "dimension-reduction":
@@ -107,11 +107,18 @@ def _objective(settings: AutoencodingSettings) -> Objective:
 
 def _match(component: Component, prior: Prior, weight: float, stack: Stack, told: int = 0) -> LatentMatch:
     extra = {"told": told + 1} if told and component["name"] == "adversarial" else {}
-    divergence = _make(DIVERGENCES, component, prior, stack=stack, **extra)
+    divergence = make_part(DIVERGENCES, component, prior, stack=stack, **extra)
     return LatentMatch(prior, divergence, weight=weight, told=told)
 
 
-def _make(registry: Any, component: Mapping[str, Any], *arguments: Any, **keywords: Any) -> Any:
+def make_part(registry: Any, component: Mapping[str, Any], *arguments: Any, **keywords: Any) -> Any:
+    """Construct a part from {name, **its constructor's keywords}.
+
+    Raises
+    ------
+    InputError
+        If there is no such part, or it refuses its keywords.
+    """
     own = {key: value for key, value in component.items() if key != "name"}
     try:
         return registry.make(component["name"], *arguments, **keywords, **own)

@@ -10,9 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoaae.autoencoding.build import make_part
 from cryoaae.autoencoding.diagnostics import Diagnostics, plane_extent
+from cryoaae.autoencoding.settings import AutoencodingSettings
 from cryoaae.draws import Draws
+from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_bytes, write_text
+from cryoaae.io.checkpoint import load_latest
 from cryoaae.io.images import Images
 from cryoaae.metrics.codes import outside_prior
 from cryoaae.models.autoencoder import STYLE, Autoencoder
@@ -20,6 +24,7 @@ from cryoaae.models.categorical import CategoricalAutoencoder
 from cryoaae.models.dimension_reduction import DimensionReduction
 from cryoaae.models.evia import EVIA
 from cryoaae.models.supervised import SupervisedAutoencoder
+from cryoaae.priors import PRIORS
 from cryoaae.priors.prior import Prior
 from cryoaae.reports.latent_figures import (
     density_ratio_figure,
@@ -30,6 +35,7 @@ from cryoaae.reports.latent_figures import (
 )
 from cryoaae.reports.latent_page import LatentFrame, LatentHistory, latent_page
 from cryoaae.reports.style import png
+from cryoaae.runs.folder import read_mapping
 
 if TYPE_CHECKING:
     from cryoaae.autoencoding.run import FamilyRun
@@ -46,8 +52,11 @@ CURVE_TITLES = {
 REFERENCES = {"discriminator accuracy": 0.5, "discriminator accuracy, class": 0.5}
 
 
-def draw_run(run: FamilyRun, diagnostics: Diagnostics, folder: Path) -> None:
-    """Write every figure that a run's first member gives rise to, and its page."""
+def draw_run(run: FamilyRun, diagnostics: Diagnostics, folder: Path, beside: Path | None = None) -> None:
+    """Write every figure that a run's first member gives rise to, and its page.
+
+    `beside` is the folder of another run on the same images, shown on the same page.
+    """
     model = run.member(0)
     model.eval()
     device, dtype = run.data.test.pixels.device, run.data.test.pixels.dtype
@@ -56,11 +65,14 @@ def draw_run(run: FamilyRun, diagnostics: Diagnostics, folder: Path) -> None:
     with torch.no_grad():
         for name, figure in figures(model, run, diagnostics, draws).items():
             write_bytes(folder / f"{name}.png", png(figure))
-    history = latent_history(run, diagnostics, title=run.settings.variant)
-    if history is not None:
-        shown = run.data.validation.pixels[: len(history.labels)]
-        page = latent_page([history], title=f"Codes of {run.settings.variant}", thumbnails=thumbnails(run, shown))
-        write_text(folder / "latent.html", page)
+    histories = [latent_history(run.settings, diagnostics)]
+    if beside is not None:
+        histories.append(latent_history(*read_run(beside, diagnostics)))
+    drawable = [h for h in histories if h is not None]
+    if drawable:
+        shown = run.data.validation.pixels[: len(drawable[0].labels)]
+        title = " beside ".join(h.title for h in drawable)
+        write_text(folder / "latent.html", latent_page(drawable, title=title, thumbnails=thumbnails(run, shown)))
 
 
 def figures(model: Autoencoder, run: FamilyRun, diagnostics: Diagnostics, draws: Draws) -> dict[str, Any]:
@@ -167,7 +179,7 @@ def curves(diagnostics: Diagnostics) -> dict[str, tuple[list[float], list[float]
     return found
 
 
-def latent_history(run: FamilyRun, diagnostics: Diagnostics, *, title: str) -> LatentHistory | None:
+def latent_history(settings: AutoencodingSettings, diagnostics: Diagnostics) -> LatentHistory | None:
     """Training of a run as the page shows it, where its codes lie in a plane."""
     frames = [
         LatentFrame(r.step, r.codes.numpy(), None if r.boundary is None else r.boundary.numpy())
@@ -176,17 +188,35 @@ def latent_history(run: FamilyRun, diagnostics: Diagnostics, *, title: str) -> L
     ]
     if not frames:
         return None
-    prior = style_prior(run.loop.average)
-    generator = torch.Generator(run.data.test.pixels.device).manual_seed(run.all_seeds()[0])
+    prior: Prior = make_part(PRIORS, settings.prior)
+    divergence = settings.divergence["name"]
     return LatentHistory(
-        title=title,
+        title=settings.variant if settings.variant == "evia" else f"{settings.variant} ({divergence})",
         frames=frames,
         labels=diagnostics.labels[: len(frames[0].codes)].cpu().numpy(),
-        prior=prior.sample(PRIOR_DRAWS // 2, generator=generator).cpu().numpy(),
+        prior=prior.sample(PRIOR_DRAWS // 2, generator=torch.Generator().manual_seed(0)).numpy(),
         extent=plane_extent(prior.scale),
         curves=curves(diagnostics),
         references=REFERENCES,
     )
+
+
+def read_run(folder: Path, like: Diagnostics) -> tuple[AutoencodingSettings, Diagnostics]:
+    """Settings and readings of another run on the same images.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no such run.
+    """
+    state = load_latest(folder / "checkpoints")
+    if "readings" not in state:
+        raise InputError(folder, "is no run of `cryoaae aae`", "give a folder that it made")
+    known = AutoencodingSettings.model_fields
+    config = {k: v for k, v in read_mapping(folder / "config.yaml").items() if k in known}
+    other = Diagnostics(like.pixels, like.labels, like.seeds)
+    other.load_state(state["readings"])
+    return AutoencodingSettings(**config), other
 
 
 def thumbnails(run: FamilyRun, pixels: Tensor) -> NDArray[np.float64] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cryoaae.autoencoding.build import WITH_CLASSES, build
 from cryoaae.autoencoding.diagnostics import Diagnostics
+from cryoaae.autoencoding.draw import draw_run, read_run
 from cryoaae.autoencoding.evaluate import evaluate_member
 from cryoaae.autoencoding.feed import ImageFeed, Labelled
 from cryoaae.autoencoding.settings import AutoencodingSettings
@@ -56,6 +57,7 @@ def fit_autoencoder(
     settings: AutoencodingSettings,
     *,
     stack_seeds: int | None = None,
+    beside: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -74,6 +76,8 @@ def fit_autoencoder(
     stack_seeds : int, optional
         Fit so many models side by side, with the seeds that follow one another from `settings.seed`:
         the same as separate runs, and faster.
+    beside : path, optional
+        Folder of another run on the same images, to be shown beside this one in ``latent.html``.
     resume : bool
         Go on with an interrupted run.
 
@@ -94,7 +98,8 @@ def fit_autoencoder(
     with RunFolder.create(
         folder, "aae", config, inputs=_files(data), overwrite=overwrite, resume=resume
     ) as record:
-        Recorder(run, record.path, progress, resume=resume).fit()
+        other = None if beside is None else Path(beside)
+        Recorder(run, record.path, progress, resume=resume, beside=other).fit()
     return folder
 
 
@@ -217,10 +222,15 @@ class FamilyRun:
 class Recorder:
     """Runs the loop and writes what it does: readings, checkpoints, result, figures, weights."""
 
-    def __init__(self, run: FamilyRun, folder: Path, progress: Progress, *, resume: bool) -> None:
+    def __init__(
+        self, run: FamilyRun, folder: Path, progress: Progress, *, resume: bool, beside: Path | None = None
+    ) -> None:
+        self.beside = beside
         self.run, self.loop, self.folder, self.progress = run, run.loop, folder, progress
         validation = run.data.validation
         self.diagnostics = Diagnostics(validation.pixels[:WATCHED], validation.labels[:WATCHED], run.seeds)
+        if beside is not None:
+            read_run(beside, self.diagnostics)  # before the work, not after it
         self.cpu_seconds, self.started = 0.0, time.process_time()
         self.last_checkpoint = time.monotonic()
         if resume and any((folder / "checkpoints").glob("*.ckpt")):
@@ -277,8 +287,6 @@ class Recorder:
         self.last_checkpoint = time.monotonic()
 
     def _finish(self) -> None:
-        from cryoaae.autoencoding.draw import draw_run
-
         settings, run = self.run.settings, self.run
         self.progress.start("scoring", float(len(run.all_seeds())), "model")
         members = []
@@ -294,7 +302,7 @@ class Recorder:
         result = self.result(members)
         write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
         write_text(self.folder / "metrics.csv", self._table())
-        draw_run(run, self.diagnostics, self.folder)
+        draw_run(run, self.diagnostics, self.folder, self.beside)
 
     def result(self, members: Sequence[dict[str, float]]) -> dict[str, Any]:
         """What `result.json` holds: metrics, means over the seeds, and each seed's own."""

@@ -34,6 +34,9 @@ def command(
     stack_seeds: Annotated[
         int | None, typer.Option("--stack-seeds", help="Fit so many seeds side by side in one run.", min=1)
     ] = None,
+    beside: Annotated[
+        Path | None, typer.Option("--beside", help="Another run on the same images to show on the same page.")
+    ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="One of configs/aae; default: the variant's.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings instead of a preset.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, prior.std=5; repeatable.")] = None,
@@ -69,8 +72,8 @@ def command(
 
     with o.told(quiet=quiet, verbose=verbose) as progress:
         folder = fit_autoencoder(
-            data, output, settings, stack_seeds=stack_seeds, resume=resume, overwrite=overwrite, device=device,
-            threads=threads, progress=progress,
+            data, output, settings, stack_seeds=stack_seeds, beside=beside, resume=resume, overwrite=overwrite,
+            device=device, threads=threads, progress=progress,
         )  # fmt: skip
         progress.message(f"wrote {folder / 'result.json'} and figures beside it")
     o.show({"run": folder}, as_json=as_json)

@@ -139,6 +139,17 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def read_mapping(file: Path) -> dict[str, Any]:
+    """Read a YAML file that a run wrote about itself.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    return _mapping(file, yaml.safe_load)
+
+
 def _check_same(path: Path, record_file: Path, config: dict[str, Any], facts: list[dict[str, Any]]) -> None:
     if not record_file.exists():
         raise InputError(path, "no run to resume", "start it without --resume")
@@ -157,9 +168,9 @@ def _mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
         found = parse(file.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(file, "cannot be read, so the run cannot be resumed", "start again") from error
+        raise InputError(file, "cannot be read, so the run cannot be used again", "start again") from error
     if not isinstance(found, dict):
-        raise InputError(file, "damaged, so the run cannot be resumed", "start again")
+        raise InputError(file, "damaged, so the run cannot be used again", "start again")
     return found
 
 

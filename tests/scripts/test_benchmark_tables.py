@@ -1,0 +1,57 @@
+"""Tables of docs/benchmarks are what their scripts make of the committed rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def aae() -> ModuleType:
+    return script("benchmark_aae")
+
+
+def test_the_committed_table_is_that_of_the_committed_rows(aae: ModuleType) -> None:
+    rows = json.loads(aae.ROWS.read_text())
+    assert aae.TABLE.read_text() == aae.table(rows)
+
+
+def test_no_floor_is_missed_in_the_committed_rows(aae: ModuleType) -> None:
+    rows = json.loads(aae.ROWS.read_text())
+    measured = aae.latest(rows, "floor")
+    assert set(aae.TABLE_ROWS) <= set(measured)
+    assert aae.failures(rows) == []
+
+
+def test_a_missed_floor_is_named(aae: ModuleType) -> None:
+    def row(name: str, seconds: float = 1.0, **metrics: float) -> dict[str, object]:
+        return {"row": name, "tier": "floor", "metrics": metrics, "cpu_seconds": seconds}
+
+    good = [
+        row("semisupervised-100", test_error_percent=7.9), row("parzen", parzen_nats=301.0),
+        row("kmeans-30", majority_error_percent=22.0), row("clustering-30", majority_error_percent=17.9),
+        row("vae-gaussian", holes_percent=9.0), row("aae-gaussian", holes_percent=4.0),
+    ]  # fmt: skip
+    assert aae.failures(good) == []
+    bad = [
+        row("semisupervised-100", 151.0, test_error_percent=8.1), row("parzen", parzen_nats=299.0),
+        row("clustering-30", majority_error_percent=18.1), row("aae-gaussian", holes_percent=9.5),
+    ]  # fmt: skip
+    assert len(aae.failures(good + bad)) == 5, "the last measurement of a row counts"
