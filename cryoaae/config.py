@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -16,6 +17,8 @@ from cryoaae.errors import InputError
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.registry import suggestion
 
+# Priors that take a number of dimensions; the others have their own.
+DIMENSIONED = ("gaussian", "uniform")
 LARGEST_CONFIG_BYTES = 100_000
 Whole = Annotated[int, Field(ge=1)]
 Config = TypeVar("Config", bound=BaseModel)
@@ -95,19 +98,24 @@ def load_aae_config(
     preset: str | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
+    parts: Mapping[str, str | None] | None = None,
     **given: Any,
 ) -> AutoencodingSettings:
     """Settings of `aae`, likewise; without a preset the one named as the variant.
 
+    `parts` names other parts than the preset's, such as {"prior": "mixture"}: what the preset says of a part of
+    another name does not hold for them, but for the dimensions of a code, and overrides do.
+
     Raises
     ------
     InputError
+        For an unknown variant, preset or key (with the nearest name), or a value that cannot be.
     """
     if variant not in VARIANTS:
         raise InputError("VARIANT", f"'{variant}' is none of {', '.join(VARIANTS)}", suggestion(variant, VARIANTS))
     return _load(
         AutoencodingSettings, "aae", preset=preset, default=variant, file=file, overrides=overrides,
-        given={"variant": variant, **given},
+        given={"variant": variant, **given}, parts=parts or {},
     )  # fmt: skip
 
 
@@ -120,6 +128,7 @@ def _load(
     file: Path | None,
     overrides: Sequence[str],
     given: dict[str, Any],
+    parts: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Config:
     values: dict[str, Any] = {}
     if preset is not None and file is not None:
@@ -133,6 +142,12 @@ def _load(
     else:
         source = str(file)
         values |= read_yaml(file)
+    for field, name in parts.items():
+        before = values.get(field, {})
+        if name is not None and before.get("name") != name:
+            values[field] = {"name": name}
+            if field == "prior" and name in DIMENSIONED and "dim" in before:
+                values[field]["dim"] = before["dim"]
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
 
-from cryoaae.autoencoding.settings import AutoencodingSettings, Component
+from cryoaae.autoencoding.settings import WITH_CLASSES, AutoencodingSettings, Component
 from cryoaae.divergences import DIVERGENCES
 from cryoaae.draws import Draws
 from cryoaae.errors import InputError
@@ -24,8 +25,8 @@ from cryoaae.nets.stacked import MLP, Stack, initialise
 from cryoaae.priors import PRIORS
 from cryoaae.priors.prior import Prior
 
-POTENTIAL_UNITS, OBSERVER_UNITS = (128, 128), (128, 128)
-WITH_CLASSES = ("semisupervised", "clustering", "dimension-reduction")
+POTENTIAL_UNITS = (128, 128)
+OBSERVER = {"name": "adversarial", "hidden": (128, 128)}
 
 
 def build(
@@ -52,6 +53,7 @@ def build(
     if stack and settings.network != "mlp":
         raise InputError("--stack-seeds", "convolutional networks do not stack", "use network=mlp")
     prior: Prior = make_part(PRIORS, settings.prior)
+    _check(settings, prior, labels)
     classes = settings.classes if settings.variant in WITH_CLASSES else 0
     encoder = Encoder(
         _trunk(settings, shape, stack), prior.dim, classes=classes, kind=settings.encoder, stack=stack,
@@ -69,7 +71,11 @@ def build(
 
 def _evia(settings: AutoencodingSettings, encoder: Encoder, decoder: nn.Module, prior: Prior, stack: Stack) -> EVIA:
     potential = MLP(prior.dim, POTENTIAL_UNITS, 1, stack=stack, activation="softplus")
-    return EVIA(encoder, decoder, potential, prior, _objective(settings), gamma=settings.temperature)
+    observer = _match(OBSERVER, prior, 0.0, stack)
+    return EVIA(
+        encoder, decoder, potential, prior, _objective(settings), observer, gamma=settings.temperature,
+        candidates=settings.candidates, proposal_std=settings.proposal_std,
+    )  # fmt: skip
 
 
 def _matched(
@@ -77,10 +83,13 @@ def _matched(
 ) -> Autoencoder:
     # Told the label, the supervised variant's discriminator sees a style that knows it.
     told = labels if settings.variant in ("labelled", "supervised") else 0
-    matches = {STYLE: _match(settings.divergence, prior, settings.divergence_weight, stack, told)}
+    if settings.tell_class and settings.variant in WITH_CLASSES:
+        told = settings.classes
+    conditional = settings.variant == "labelled"
+    matches = {STYLE: _match(settings.divergence, prior, settings.divergence_weight, stack, told, conditional)}
     observer = None
     if not matches[STYLE].critic_parameters():
-        observer = _match({"name": "adversarial", "hidden": OBSERVER_UNITS}, prior, 0.0, stack)
+        observer = _match(OBSERVER, prior, 0.0, stack)
     classes = settings.classes
     if settings.variant in WITH_CLASSES:
         categorical = make_part(PRIORS, {"name": "categorical", "classes": classes})
@@ -99,16 +108,46 @@ def _matched(
 
 
 def _objective(settings: AutoencodingSettings) -> Objective:
-    return Objective(
-        settings.reconstruction, settings.reconstruction_weight, settings.supervised_weight,
-        settings.phased, settings.beta1, settings.critic_rate, settings.class_gradient,
-    )  # fmt: skip
+    return Objective(**{field.name: getattr(settings, field.name) for field in fields(Objective)})
 
 
-def _match(component: Component, prior: Prior, weight: float, stack: Stack, told: int = 0) -> LatentMatch:
-    extra = {"told": told + 1} if told and component["name"] == "adversarial" else {}
+def _check(settings: AutoencodingSettings, prior: Prior, labels: int) -> None:
+    """Refuse parts that do not go together, before any of them fails at its first step.
+
+    Raises
+    ------
+    InputError
+    """
+
+    def refuse(what: str, why: str, remedy: str) -> None:
+        raise InputError(what, why, remedy)
+
+    name, variant = settings.divergence["name"], settings.variant
+    if variant in ("semisupervised", "dimension-reduction") and settings.labels and settings.classes < labels:
+        refuse("--clusters", f"{settings.classes} classes for {labels} labels", f"give {labels} or more")
+    if name == "kl" and settings.encoder != "gaussian":
+        refuse("divergence kl", f"a {settings.encoder} encoder has no law", "set encoder=gaussian")
+    if name == "kl" and settings.prior["name"] == "uniform":
+        refuse("divergence kl", "a uniform prior has no density where Gaussians reach", "choose another prior")
+    if settings.class_divergence["name"] == "kl":
+        refuse("class_divergence kl", "a class is no Gaussian", "choose adversarial, mmd, sinkhorn or sliced")
+    if variant in ("labelled", "supervised") and name != "adversarial":
+        refuse(f"divergence {name}", f"the {variant} variant tells labels to a discriminator", "use adversarial")
+    if variant == "labelled" and prior.classes < labels:
+        refuse("--latent", f"the prior has {prior.classes} parts for {labels} labels", "use mixture or swiss_roll")
+    if settings.network == "convolutional" and len(settings.hidden) < 2:
+        refuse("hidden", "a convolutional net needs channels and units", "give two numbers or more")
+    for component in (settings.divergence, settings.class_divergence):
+        if "told" in component or "stack" in component:
+            refuse("divergence", "told and stack follow from the variant", "leave them out")
+
+
+def _match(
+    component: Component, prior: Prior, weight: float, stack: Stack, told: int = 0, conditional: bool = False
+) -> LatentMatch:
+    extra = {"told": told + 1} if told else {}
     divergence = make_part(DIVERGENCES, component, prior, stack=stack, **extra)
-    return LatentMatch(prior, divergence, weight=weight, told=told)
+    return LatentMatch(prior, divergence, weight=weight, told=told, conditional=conditional)
 
 
 def make_part(registry: Any, component: Mapping[str, Any], *arguments: Any, **keywords: Any) -> Any:
@@ -122,7 +161,7 @@ def make_part(registry: Any, component: Mapping[str, Any], *arguments: Any, **ke
     own = {key: value for key, value in component.items() if key != "name"}
     try:
         return registry.make(component["name"], *arguments, **keywords, **own)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise InputError(f"{registry.kind} {component['name']}", str(error), "correct its settings") from error
 
 

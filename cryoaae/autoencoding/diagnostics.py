@@ -16,8 +16,9 @@ from cryoaae.divergences.divergence import Codes
 from cryoaae.divergences.mmd import mmd2
 from cryoaae.draws import Draws
 from cryoaae.errors import FittingDivergedError
-from cryoaae.matching.latent import LatentMatch
+from cryoaae.metrics.clustering import majority_error
 from cryoaae.models.autoencoder import CLASS, STYLE, Autoencoder
+from cryoaae.models.categorical import CategoricalAutoencoder
 from cryoaae.models.evia import EVIA
 from cryoaae.models.image_batch import ImageBatch
 from cryoaae.reports.latent_figures import plane_codes
@@ -40,6 +41,8 @@ class Reading:
         Share of the fit that is done.
     values : dict of name to list of float
         One value a member of the stack.
+    cpu_seconds : float
+        Of fitting so far, all members together.
     codes : (n, 2), optional
         Of the first member, where they can be drawn.
     boundary : (g, g), optional
@@ -49,6 +52,7 @@ class Reading:
     step: int
     fraction: float
     values: dict[str, list[float]]
+    cpu_seconds: float = 0.0
     codes: Tensor | None = None
     boundary: Tensor | None = None
 
@@ -77,13 +81,13 @@ class Diagnostics:
     # Codes whose discriminator has a say in the fit.
     refereed: set[str] = field(default_factory=lambda: {STYLE, CLASS})
 
-    def read(self, model: Autoencoder, step: int, fraction: float) -> Reading:
+    def read(self, model: Autoencoder, step: int, fraction: float, cpu_seconds: float = 0.0) -> Reading:
         """Take and keep a reading of a model, which is left as it was."""
         training = model.training
         model.eval()
         try:
             with torch.no_grad():
-                reading = self._read(model, step, fraction)
+                reading = replace(self._read(model, step, fraction), cpu_seconds=cpu_seconds)
         finally:
             model.train(training)
         self.readings.append(reading)
@@ -99,21 +103,28 @@ class Diagnostics:
         clouds = model.clouds(code)
         self.refereed = {n for n, m in model.critics().items() if m.weight > 0}
         if isinstance(model, EVIA):
-            drawn, _ = model.sample_posterior(x, draws)
+            drawn, _ = model.sample_posterior(x, draws, local_draws=1)
             clouds = {STYLE: Codes(drawn[..., 0, :])}
         for name, match in model.critics().items():
-            q, p = (_as_refereed(c, match, draws) for c in match.pair(clouds[name], draws, known))
+            q, p = (match.as_refereed(c, draws) for c in match.pair(clouds[name], draws, model.told(code, known)))
             values[f"accuracy_{name}"] = _members(match.divergence.accuracy(q, p))  # type: ignore[operator]
             values[f"jensen_shannon_{name}"] = _members(match.divergence.jensen_shannon(q, p))  # type: ignore[operator]
-        style = clouds[STYLE].samples
-        prior = model.prior if isinstance(model, EVIA) else _match(model).prior
+        if isinstance(model, CategoricalAutoencoder):
+            values["cluster_error"] = [self._cluster_error(c) for c in clouds[CLASS].samples.flatten(0, -3)]
+        style, prior = clouds[STYLE].samples, model.prior
         reference = draws.each(lambda g: prior.sample(MMD_POINTS, generator=g, dtype=draws.dtype))
         base = 2 * prior.dim * prior.scale**2
         values["mmd2"] = _members(mmd2(style[..., :MMD_POINTS, :], reference, base=base))
         values["spread"] = _members(style.std(dim=-2).mean(dim=-1) / prior.scale)
         first = style[0] if draws.stack else style
         shown = first[:SHOWN].cpu() if prior.dim == 2 else None
-        return Reading(step, fraction, values, shown, self._boundary(model, draws) if prior.dim == 2 else None)
+        boundary = self._boundary(model, draws) if prior.dim == 2 else None
+        return Reading(step, fraction, values, codes=shown, boundary=boundary)
+
+    def _cluster_error(self, classes: Tensor) -> float:
+        """Error of clusters named by the majority of one half of the images, on the other half."""
+        assigned, half = classes.argmax(dim=-1), len(classes) // 2
+        return majority_error(assigned[half:], self.labels[half:], assigned[:half], self.labels[:half])
 
     def _boundary(self, model: Autoencoder, draws: Draws) -> Tensor | None:
         """Probability of "prior" over the plane as the first member's discriminator sees it."""
@@ -126,31 +137,39 @@ class Diagnostics:
         first = logits[0] if draws.stack else logits
         return torch.sigmoid(first).view(BOUNDARY, BOUNDARY).cpu()
 
+    def failed(self) -> dict[int, str]:
+        """What is wrong with each member that has failed, over the last readings."""
+        late = [r for r in self.readings if r.fraction >= GRACE and r.step >= GRACE_STEPS][-READINGS:]
+        if len(late) < READINGS:
+            return {}
+        found = {}
+        for member in range(len(late[-1].values["spread"])):
+            for name in (n for n in self.refereed if f"accuracy_{n}" in late[-1].values):
+                seen = [r.values[f"accuracy_{name}"][member] for r in late]
+                if min(seen) > REFEREE_WINS:
+                    found[member] = (
+                        f"the discriminator of the {name} tells codes from prior in {100 * seen[-1]:.0f} % of cases "
+                        "(it must drift to 50 %); raise its input_noise, or lower critic_rate or reconstruction_weight"
+                    )
+            spreads = [r.values["spread"][member] for r in late]
+            if max(spreads) < COLLAPSED:
+                found[member] = (
+                    f"all codes lie within {100 * spreads[-1]:.1f} % of the prior's width; raise "
+                    "reconstruction_weight, or lower divergence_weight or temperature"
+                )
+        return found
+
     def check(self) -> None:
-        """Stop a fit that has failed.
+        """Stop a fit of which no member is any good.
 
         Raises
         ------
         FittingDivergedError
-            When a discriminator wins for good or the codes have collapsed to a point.
+            When for every member a discriminator wins for good or the codes have collapsed to a point.
         """
-        late = [r for r in self.readings if r.fraction >= GRACE and r.step >= GRACE_STEPS][-READINGS:]
-        if len(late) < READINGS:
-            return
-        for name in late[-1].values:
-            lows = [min(r.values[name]) for r in late]
-            if name.removeprefix("accuracy_") in self.refereed and min(lows) > REFEREE_WINS:
-                raise FittingDivergedError(
-                    f"stopped at step {late[-1].step}: the discriminator of the {name[9:]} tells codes from prior "
-                    f"in {100 * lows[-1]:.0f} % of cases (it must drift to 50 %); raise its input_noise, or lower "
-                    "critic_rate or reconstruction_weight"
-                )
-        spreads = [max(r.values["spread"]) for r in late]
-        if max(spreads) < COLLAPSED:
-            raise FittingDivergedError(
-                f"stopped at step {late[-1].step}: all codes lie within {100 * spreads[-1]:.1f} % of the prior's "
-                "width; raise reconstruction_weight, or lower divergence_weight or temperature"
-            )
+        failed = self.failed()
+        if failed and len(failed) == len(self.readings[-1].values["spread"]):
+            raise FittingDivergedError(f"stopped at step {self.readings[-1].step}: {failed[0]}")
 
     def state(self) -> list[dict[str, Any]]:
         """Return the readings as tensors and plain data."""
@@ -164,21 +183,6 @@ class Diagnostics:
 def plane_extent(scale: float) -> float:
     """Half the width of the plane that is drawn."""
     return 3.5 * scale
-
-
-def _as_refereed(codes: Codes, match: LatentMatch, draws: Draws) -> Codes:
-    """Codes with the noise that the discriminator sees them through in training.
-
-    Without it a soft class is told from an exact one every time, and the reading says nothing.
-    """
-    width = float(match.divergence.input_noise) * match.prior.scale  # type: ignore[arg-type]
-    return replace(codes, samples=codes.samples + width * draws.normal(*codes.samples.shape[-2:]))
-
-
-def _match(model: Autoencoder) -> LatentMatch:
-    match = model.matches[STYLE]
-    assert isinstance(match, LatentMatch)
-    return match
 
 
 def _members(value: Tensor) -> list[float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoaae.autoencoding.build import make_part
-from cryoaae.autoencoding.diagnostics import Diagnostics, plane_extent
+from cryoaae.autoencoding.diagnostics import Diagnostics, Reading, plane_extent
 from cryoaae.autoencoding.settings import AutoencodingSettings
 from cryoaae.draws import Draws
 from cryoaae.errors import InputError
@@ -19,12 +19,12 @@ from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.checkpoint import load_latest
 from cryoaae.io.images import Images
 from cryoaae.metrics.codes import outside_prior
-from cryoaae.models.autoencoder import STYLE, Autoencoder
+from cryoaae.models.autoencoder import Autoencoder
 from cryoaae.models.categorical import CategoricalAutoencoder
 from cryoaae.models.dimension_reduction import DimensionReduction
-from cryoaae.models.evia import EVIA
 from cryoaae.models.supervised import SupervisedAutoencoder
 from cryoaae.priors import PRIORS
+from cryoaae.priors.gaussian import Gaussian
 from cryoaae.priors.prior import Prior
 from cryoaae.reports.latent_figures import (
     density_ratio_figure,
@@ -47,6 +47,7 @@ CURVE_TITLES = {
     "accuracy_class": "discriminator accuracy, class",
     "mmd2": "unbiased MMD",
     "half_squared_error": "held-out reconstruction",
+    "cluster_error": "held-out error of named clusters",
     "jensen_shannon_style": "estimated JSD (lower bound)",
 }
 REFERENCES = {"discriminator accuracy": 0.5, "discriminator accuracy, class": 0.5}
@@ -67,7 +68,9 @@ def draw_run(run: FamilyRun, diagnostics: Diagnostics, folder: Path, beside: Pat
             write_bytes(folder / f"{name}.png", png(figure))
     histories = [latent_history(run.settings, diagnostics)]
     if beside is not None:
-        histories.append(latent_history(*read_run(beside, diagnostics)))
+        settings, readings = read_run(beside)
+        other = Diagnostics(diagnostics.pixels, diagnostics.labels, diagnostics.seeds, readings)
+        histories.append(latent_history(settings, other))
     drawable = [h for h in histories if h is not None]
     if drawable:
         shown = run.data.validation.pixels[: len(drawable[0].labels)]
@@ -78,11 +81,11 @@ def draw_run(run: FamilyRun, diagnostics: Diagnostics, folder: Path, beside: Pat
 def figures(model: Autoencoder, run: FamilyRun, diagnostics: Diagnostics, draws: Draws) -> dict[str, Any]:
     """Figures by name, as far as the variant has them."""
     test = run.data.test
-    prior = style_prior(model)
+    prior = model.prior
     drawn: dict[str, Any] = {"reconstructions": _reconstructions(model, test, draws)}
     if prior.dim == 2 and not isinstance(model, CategoricalAutoencoder):
         drawn["latent"] = _plane_of_codes(model, run, prior, draws)
-        if not isinstance(model, SupervisedAutoencoder):
+        if isinstance(prior, Gaussian) and not isinstance(model, SupervisedAutoencoder):
             drawn["manifold"] = _manifold(model, prior, test)
         last = diagnostics.readings[-1]
         if last.boundary is not None and last.codes is not None:
@@ -91,7 +94,7 @@ def figures(model: Autoencoder, run: FamilyRun, diagnostics: Diagnostics, draws:
     if isinstance(model, SupervisedAutoencoder | CategoricalAutoencoder):
         drawn["styles"] = _style_by_content(model, run, draws)
     if isinstance(model, CategoricalAutoencoder):
-        drawn["clusters"] = _clusters(model, test, draws)
+        drawn["clusters"] = _clusters(model, test)
     if isinstance(model, DimensionReduction) and prior.dim == 2:
         codes = [model.representation(model.encoder(p.pixels[:SHOWN], draws)) for p in (run.data.train, test)]
         drawn["latent"] = latent_scatter(
@@ -99,11 +102,6 @@ def figures(model: Autoencoder, run: FamilyRun, diagnostics: Diagnostics, draws:
             heads=model.heads.detach().cpu(),
         )  # fmt: skip
     return drawn
-
-
-def style_prior(model: Autoencoder) -> Prior:
-    """Prior of the style code."""
-    return model.prior if isinstance(model, EVIA) else model.matches[STYLE].prior  # type: ignore[return-value]
 
 
 def _pictures(pixels: Tensor, shape: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -138,29 +136,25 @@ def _picture_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
     return shape[1:] if shape[0] == 1 else (*shape[1:], shape[0])
 
 
-def _style_by_content(model: Autoencoder, run: FamilyRun, draws: Draws) -> Any:
+def _style_by_content(
+    model: SupervisedAutoencoder | CategoricalAutoencoder, run: FamilyRun, draws: Draws
+) -> Any:
     """Every row one style of a test image, every column a class."""
     test = run.data.test
     styles = model.encoder(test.pixels[:MEMBERS], draws).style
     classes = run.settings.classes if isinstance(model, CategoricalAutoencoder) else run.labels
     one_hot = torch.eye(classes, dtype=styles.dtype, device=styles.device)
-    seen = [_from_class(model, one_hot, style.expand(classes, -1)) for style in styles]
+    seen = [model.from_class(one_hot, style.expand(classes, -1)) for style in styles]
     rows = torch.stack([torch.cat([x[None], model.decode(s)]) for x, s in zip(test.pixels, seen, strict=False)])
     return image_grid(_pictures(rows, test.shape), column_titles=["image", *(str(k) for k in range(classes))])
 
 
-def _from_class(model: Autoencoder, one_hot: Tensor, style: Tensor) -> Tensor:
-    if isinstance(model, CategoricalAutoencoder):
-        return model.from_class(one_hot, style)
-    return torch.cat([style, one_hot], dim=-1)
-
-
-def _clusters(model: CategoricalAutoencoder, test: Images, draws: Draws) -> Any:
+def _clusters(model: CategoricalAutoencoder, test: Images) -> Any:
     """Every row a cluster: its head decoded with style zero, then the test images it is surest of."""
     probabilities = model.classify(test.pixels)
     classes = probabilities.shape[1]
     one_hot = torch.eye(classes, dtype=probabilities.dtype, device=probabilities.device)
-    style = probabilities.new_zeros(classes, style_prior(model).dim)
+    style = probabilities.new_zeros(classes, model.prior.dim)
     heads = model.decode(model.from_class(one_hot, style))
     members = test.pixels[probabilities.topk(MEMBERS, dim=0).indices.T]
     mine = probabilities.argmax(dim=1).bincount(minlength=classes)
@@ -201,8 +195,8 @@ def latent_history(settings: AutoencodingSettings, diagnostics: Diagnostics) -> 
     )
 
 
-def read_run(folder: Path, like: Diagnostics) -> tuple[AutoencodingSettings, Diagnostics]:
-    """Settings and readings of another run on the same images.
+def read_run(folder: Path, data: str | None = None) -> tuple[AutoencodingSettings, list[Reading]]:
+    """Settings and readings of another run, which must be on the images `data` if those are named.
 
     Raises
     ------
@@ -212,11 +206,15 @@ def read_run(folder: Path, like: Diagnostics) -> tuple[AutoencodingSettings, Dia
     state = load_latest(folder / "checkpoints")
     if "readings" not in state:
         raise InputError(folder, "is no run of `cryoaae aae`", "give a folder that it made")
+    config = read_mapping(folder / "config.yaml")
+    if data is not None and config.get("data") != data:
+        raise InputError(folder, f"was made from {config.get('data')}, not {data}", "show runs on the same images")
     known = AutoencodingSettings.model_fields
-    config = {k: v for k, v in read_mapping(folder / "config.yaml").items() if k in known}
-    other = Diagnostics(like.pixels, like.labels, like.seeds)
-    other.load_state(state["readings"])
-    return AutoencodingSettings(**config), other
+    try:
+        settings = AutoencodingSettings(**{k: v for k, v in config.items() if k in known})
+    except ValueError as error:
+        raise InputError(folder / "config.yaml", "damaged", "give another run") from error
+    return settings, [Reading(**reading) for reading in state["readings"]]
 
 
 def thumbnails(run: FamilyRun, pixels: Tensor) -> NDArray[np.float64] | None:

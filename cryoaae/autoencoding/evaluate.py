@@ -11,6 +11,7 @@ from torch import Tensor
 from cryoaae.divergences.mmd import mmd2
 from cryoaae.draws import Draws
 from cryoaae.io.images import Images, ImageSplit
+from cryoaae.matching.latent import LatentMatch
 from cryoaae.metrics.clustering import (
     adjusted_rand_index,
     clusters_used,
@@ -18,7 +19,7 @@ from cryoaae.metrics.clustering import (
     majority_error,
     normalised_mutual_information,
 )
-from cryoaae.metrics.codes import holes, jensen_shannon_bound, mmd_floor, spill, two_sample_accuracy
+from cryoaae.metrics.codes import holes, mmd_floor, spill, two_sample_accuracy
 from cryoaae.metrics.parzen import choose_sigma, mean_and_sem, parzen_log_likelihood
 from cryoaae.metrics.probes import knn_accuracy, probe_accuracy
 from cryoaae.models.autoencoder import STYLE, Autoencoder
@@ -26,7 +27,7 @@ from cryoaae.models.categorical import CategoricalAutoencoder
 from cryoaae.models.dimension_reduction import DimensionReduction
 from cryoaae.models.evia import EVIA
 from cryoaae.models.supervised import SupervisedAutoencoder
-from cryoaae.nets.stacked import MLP, initialise
+from cryoaae.nets.stacked import MLP, StackedLinear, initialise
 from cryoaae.priors.mixture import Mixture
 from cryoaae.priors.prior import Prior
 from cryoaae.priors.swiss_roll import SwissRoll
@@ -39,7 +40,9 @@ POSTERIOR_IMAGES = 1000
 
 
 @torch.no_grad()
-def evaluate_member(model: Autoencoder, data: ImageSplit, labels: int, seed: int, *, parzen: bool) -> dict[str, float]:
+def evaluate_member(
+    model: Autoencoder, data: ImageSplit, labels: int, seed: int, *, parzen: bool, labelled: bool
+) -> dict[str, float]:
     """Score one model.
 
     Parameters
@@ -53,6 +56,8 @@ def evaluate_member(model: Autoencoder, data: ImageSplit, labels: int, seed: int
         Of prior draws and of the classifiers that judge.
     parzen : bool
         Whether to estimate the log-likelihood of the test images too.
+    labelled : bool
+        Whether classes are labels: scored as a classifier, and asked to generate each label.
     """
     model.eval()
     draws = Draws.seeded(seed, device=data.test.pixels.device, dtype=data.test.pixels.dtype)
@@ -65,11 +70,11 @@ def evaluate_member(model: Autoencoder, data: ImageSplit, labels: int, seed: int
         found |= style_scores(model, test, draws, seed)
     if isinstance(model, SupervisedAutoencoder):
         found |= style_leak(model, data, draws, seed)
-        found |= {"conditional_accuracy_percent": 100 * conditional_accuracy(model, data, labels, draws, seed)}
+        found |= conditional_accuracy(model, data, labels, draws, seed)
     if isinstance(model, CategoricalAutoencoder):
-        found |= class_scores(model, data, draws)
-        if model.encoder.logits is not None and model.encoder.logits.outputs == labels:
-            found |= {"conditional_accuracy_percent": 100 * conditional_accuracy(model, data, labels, draws, seed)}
+        found |= class_scores(model, data, labelled=labelled)
+        if labelled:
+            found |= conditional_accuracy(model, data, labels, draws, seed)
     if isinstance(model, DimensionReduction):
         found |= head_scores(model, data, draws)
     if parzen:
@@ -80,18 +85,19 @@ def evaluate_member(model: Autoencoder, data: ImageSplit, labels: int, seed: int
 def style_scores(model: Autoencoder, test: Images, draws: Draws, seed: int) -> dict[str, float]:
     """How well the style codes of held-out images follow their prior."""
     code = model.encoder(test.pixels, draws)
-    match = model.matches[STYLE]
-    prior: Prior = match.prior  # type: ignore[assignment]
-    clouds = {name: model.clouds(code)[name] for name in model.critics()}
-    found = {}
+    prior, clouds, found = model.prior, model.clouds(code), {}
     for name, critic in model.critics().items():
-        q, p = critic.pair(clouds[name], draws, test.labels)
+        q, p = (critic.as_refereed(c, draws) for c in critic.pair(clouds[name], draws, model.told(code, test.labels)))
         found[f"critic_accuracy_{name}"] = float(critic.divergence.accuracy(q, p))  # type: ignore[operator]
+        found[f"jensen_shannon_bound_{name}"] = float(critic.divergence.jensen_shannon(q, p))  # type: ignore[operator]
     style = code.style
-    found |= cloud_scores(style, prior, draws, seed) | divergence_bound(model, test, draws)
+    found |= cloud_scores(style, prior, draws, seed)
     found["code_mean_over_std"] = float((style.mean(dim=0).abs() / style.std(dim=0)).max())
     found["code_std_over_prior"] = float(style.std(dim=0).mean() / prior.scale)
-    return found | own_component(style, test.labels, prior)
+    match = model.matches[STYLE]
+    if isinstance(match, LatentMatch) and match.conditional:
+        found |= own_component(style, test.labels, prior)
+    return found
 
 
 def cloud_scores(codes: Tensor, prior: Prior, draws: Draws, seed: int) -> dict[str, float]:
@@ -128,14 +134,21 @@ def own_component(style: Tensor, labels: Tensor, prior: Prior) -> dict[str, floa
     return {"own_component_percent": 100 * float((found == labels).double().mean())}
 
 
-def class_scores(model: CategoricalAutoencoder, data: ImageSplit, draws: Draws) -> dict[str, float]:
-    """Errors of the class code: as a classifier, and as clusters named by validation images."""
+def class_scores(model: CategoricalAutoencoder, data: ImageSplit, *, labelled: bool) -> dict[str, float]:
+    """Errors of the class code: as clusters named by validation images and, if `labelled`, as a classifier."""
     validation, test = model.classify(data.validation.pixels), model.classify(data.test.pixels)
     on_validation, on_test = validation.argmax(dim=1), test.argmax(dim=1)
     named = majority_error(on_test, data.test.labels, on_validation, data.validation.labels)
-    return {
+    half = len(on_validation) // 2
+    chosen_by = majority_error(
+        on_validation[half:], data.validation.labels[half:], on_validation[:half], data.validation.labels[:half]
+    )
+    as_classifier = {
         "test_error_percent": 100 * float((on_test != data.test.labels).double().mean()),
         "validation_error_percent": 100 * float((on_validation != data.validation.labels).double().mean()),
+    }
+    return (as_classifier if labelled else {}) | {
+        "validation_majority_error_percent": 100 * chosen_by,
         "majority_error_percent": 100 * named,
         "confident_error_percent": 100
         * confident_error(validation, data.validation.labels, test, data.test.labels),
@@ -161,34 +174,41 @@ def style_leak(model: Autoencoder, data: ImageSplit, draws: Draws, seed: int) ->
     """How well a classifier reads the label from the style, which should not know it."""
     train = data.train.pixels[:PROBED]
     codes = [model.encoder(pixels, draws).style for pixels in (train, data.test.pixels)]
-    with torch.enable_grad():
-        leak = probe_accuracy(codes[0], data.train.labels[:PROBED], codes[1], data.test.labels, seed=seed)
+    leak = probe_accuracy(codes[0], data.train.labels[:PROBED], codes[1], data.test.labels, seed=seed)
     return {"style_leak_percent": 100 * leak}
 
 
 def conditional_accuracy(
     model: SupervisedAutoencoder | CategoricalAutoencoder, data: ImageSplit, labels: int, draws: Draws, seed: int
-) -> float:
-    """Share of images, generated with a style of the test set and every label in turn, that show that label.
+) -> dict[str, float]:
+    """Share of images, generated with every label in turn, that show it; styles of test images, and the prior's.
 
-    Judged by a classifier fitted apart from the model.
+    Judged by a classifier fitted apart from the model, whose own accuracy on test images stands beside it.
     """
     judge = fitted_judge(data.train, labels, seed)
-    style = model.encoder(data.test.pixels[:SWAPPED], draws).style
-    right = []
-    for label in range(labels):
-        asked = torch.full((len(style),), label, device=style.device)
-        one_hot = torch.nn.functional.one_hot(asked, labels).to(style.dtype)
-        if isinstance(model, CategoricalAutoencoder):
-            seen = model.from_class(one_hot, style)
-        else:
-            seen = torch.cat([style, one_hot], dim=-1)
-        right.append((judge(model.decode(seen)).argmax(dim=1) == label).double().mean())
-    return float(torch.stack(right).mean())
+    found = model.encoder(data.test.pixels[:SWAPPED], draws).style
+    drawn = model.prior.sample(len(found), generator=draws.generators[0], dtype=draws.dtype)
+    classes = model.encoder.logits.outputs if isinstance(model.encoder.logits, StackedLinear) else labels
+
+    def share_right(style: Tensor) -> float:
+        right = []
+        for label in range(labels):
+            one_hot = style.new_zeros(len(style), classes)
+            one_hot[:, label] = 1
+            image = model.decode(model.from_class(one_hot, style))
+            right.append((judge(image).argmax(dim=1) == label).double().mean())
+        return float(torch.stack(right).mean())
+
+    judged = judge(data.test.pixels).argmax(dim=1)
+    return {
+        "conditional_accuracy_percent": 100 * share_right(found),
+        "generated_accuracy_percent": 100 * share_right(drawn),
+        "judge_accuracy_percent": 100 * float((judged == data.test.labels).double().mean()),
+    }
 
 
 def fitted_judge(train: Images, labels: int, seed: int) -> MLP:
-    """Fit a classifier of images with dropout and noise, about 98 % right on MNIST."""
+    """Fit a classifier of noisy images, about 98 % right on MNIST."""
     draws = Draws.seeded(seed, device=train.pixels.device, dtype=train.pixels.dtype)
     judge = MLP(train.pixels.shape[1], JUDGE_UNITS, labels, batch_norm=True, input_noise=0.3).to(train.pixels)
     initialise(judge, draws)
@@ -207,8 +227,7 @@ def fitted_judge(train: Images, labels: int, seed: int) -> MLP:
 
 def likelihood(model: Autoencoder, data: ImageSplit, draws: Draws) -> dict[str, float]:
     """Log-likelihood of the test images by a Parzen window on decoded prior draws, nats."""
-    prior: Prior = model.matches[STYLE].prior  # type: ignore[assignment]
-    samples = model.decode(prior.sample(PARZEN_SAMPLES, generator=draws.generators[0], dtype=draws.dtype))
+    samples = model.decode(model.prior.sample(PARZEN_SAMPLES, generator=draws.generators[0], dtype=draws.dtype))
     sigma = choose_sigma(samples, data.validation.pixels[:PARZEN_VALIDATION])
     mean, error = mean_and_sem(parzen_log_likelihood(samples, data.test.pixels, sigma))
     return {"parzen_nats": mean, "parzen_standard_error": error, "parzen_sigma": sigma}
@@ -226,13 +245,3 @@ def posterior_scores(model: EVIA, test: Images, draws: Draws) -> dict[str, float
     found["posterior_std_over_prior"] = float(spread.sqrt() / model.prior.scale)
     return found
 
-
-def divergence_bound(model: Autoencoder, test: Images, draws: Draws) -> dict[str, float]:
-    """Lower bound of the Jensen-Shannon divergence between codes and prior, from the discriminator's logits."""
-    critic = model.critics().get(STYLE)
-    if critic is None:
-        return {}
-    q, p = critic.pair(model.clouds(model.encoder(test.pixels, draws))[STYLE], draws, test.labels)
-    ratio = critic.divergence.log_ratio
-    logits = [ratio(cloud.samples, cloud.told) for cloud in (p, q)]  # type: ignore[operator]
-    return {"jensen_shannon_bound": float(jensen_shannon_bound(*logits))}

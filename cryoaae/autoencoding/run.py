@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryoaae.autoencoding.build import WITH_CLASSES, build
+from cryoaae.autoencoding.build import build
 from cryoaae.autoencoding.diagnostics import Diagnostics
 from cryoaae.autoencoding.draw import draw_run, read_run
 from cryoaae.autoencoding.evaluate import evaluate_member
 from cryoaae.autoencoding.feed import ImageFeed, Labelled
-from cryoaae.autoencoding.settings import AutoencodingSettings
+from cryoaae.autoencoding.settings import WITH_CLASSES, AutoencodingSettings
 from cryoaae.draws import Draws
 from cryoaae.errors import InputError, InterruptedRunError
 from cryoaae.fitting.loop import Loop
@@ -94,11 +94,14 @@ def fit_autoencoder(
     set_threads(threads)
     chosen = choose_device(device)
     folder, config = Path(run_path), _config(data, settings, stack_seeds)
-    run = check_run(data, folder, settings, stack_seeds=stack_seeds, resume=resume, overwrite=overwrite, device=chosen)
+    other = None if beside is None else Path(beside)
+    run = check_run(
+        data, folder, settings, stack_seeds=stack_seeds, beside=other, resume=resume, overwrite=overwrite,
+        device=chosen,
+    )  # fmt: skip
     with RunFolder.create(
         folder, "aae", config, inputs=_files(data), overwrite=overwrite, resume=resume
     ) as record:
-        other = None if beside is None else Path(beside)
         Recorder(run, record.path, progress, resume=resume, beside=other).fit()
     return folder
 
@@ -109,6 +112,7 @@ def check_run(
     settings: AutoencodingSettings,
     *,
     stack_seeds: int | None = None,
+    beside: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: torch.device | str = "cpu",
@@ -118,10 +122,15 @@ def check_run(
     Raises
     ------
     InputError
+        For images, settings or folders that will not do.
     """
     split = load_images(data)
     config = _config(data, settings, stack_seeds)
     RunFolder.check(Path(run_path), config, inputs=_files(data), overwrite=overwrite, resume=resume)
+    if beside is not None:
+        if beside.resolve() == Path(run_path).resolve():
+            raise InputError("--beside", "is the run's own folder", "name another run")
+        read_run(beside, str(data))
     return FamilyRun(split, settings, stack_seeds, device)
 
 
@@ -161,7 +170,7 @@ class FamilyRun:
         self.data = ImageSplit(
             *(Images(p.pixels.to(device, dtype), p.labels.to(device), p.shape) for p in parts)
         )
-        self.labels = int(data.train.labels.max()) + 1
+        self.labels = data.classes
         # Weights and labelled examples are drawn on the CPU, so that they are the same on every device.
         first = Draws.seeded(self.seeds, dtype=dtype)
         model = build(settings, data.train.shape, self.labels, first).to(device=device, dtype=dtype)
@@ -181,6 +190,9 @@ class FamilyRun:
     def _choose(self, draws: Draws) -> Tensor:
         """Indices of the labelled examples of each member, equally many of each label."""
         count = self.settings.labels or 0
+        if count >= len(self.data.train.labels):
+            every = torch.arange(len(self.data.train.labels), device=self.data.train.labels.device)
+            return every.expand(*draws.stack, -1)
         if count % self.labels or not count:
             raise InputError("--labels", f"{count} is no multiple of {self.labels} classes", "give 100 or 1000")
         labels, each = self.data.train.labels.cpu(), count // self.labels
@@ -229,8 +241,6 @@ class Recorder:
         self.run, self.loop, self.folder, self.progress = run, run.loop, folder, progress
         validation = run.data.validation
         self.diagnostics = Diagnostics(validation.pixels[:WATCHED], validation.labels[:WATCHED], run.seeds)
-        if beside is not None:
-            read_run(beside, self.diagnostics)  # before the work, not after it
         self.cpu_seconds, self.started = 0.0, time.process_time()
         self.last_checkpoint = time.monotonic()
         if resume and any((folder / "checkpoints").glob("*.ckpt")):
@@ -259,7 +269,6 @@ class Recorder:
             self.progress.message(f"stopped at step {budget.step}; go on with --resume")
             raise
         self._read()
-        self._take_time()
         self.checkpoint()
         self.progress.finish()
         self._finish()
@@ -267,8 +276,12 @@ class Recorder:
     def _read(self) -> None:
         """Take a reading; neither its time nor its draws belong to the fit."""
         self._take_time()
-        self.diagnostics.read(self.loop.average, self.loop.budget.step, self.loop.budget.fraction)
-        self.diagnostics.check()
+        budget, readings = self.loop.budget, self.diagnostics.readings
+        if not readings or readings[-1].step < budget.step:  # else taken up again where it was read last
+            self.diagnostics.read(self.loop.average, budget.step, budget.fraction, self.cpu_seconds)
+            write_text(self.folder / "metrics.csv", self._table())
+            self.diagnostics.check()
+            self.loop.keep_good()
         self.started = time.process_time()
 
     def _take_time(self) -> None:
@@ -292,8 +305,11 @@ class Recorder:
         members = []
         for index, seed in enumerate(run.all_seeds()):
             member = run.member(index)
-            parzen = settings.variant in GENERATIVE
-            members.append(evaluate_member(member, run.data, run.labels, seed, parzen=parzen))
+            scores = evaluate_member(
+                member, run.data, run.labels, seed, parzen=settings.variant in GENERATIVE,
+                labelled=bool(settings.labels),
+            )  # fmt: skip
+            members.append(scores)
             self.progress.advance()
         self.progress.finish()
         weights = dict(self.loop.average.state_dict())
@@ -301,16 +317,17 @@ class Recorder:
         save_weights(self.folder / "model.safetensors", weights, {**facts, "seeds": run.all_seeds()})
         result = self.result(members)
         write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
-        write_text(self.folder / "metrics.csv", self._table())
         draw_run(run, self.diagnostics, self.folder, self.beside)
 
     def result(self, members: Sequence[dict[str, float]]) -> dict[str, Any]:
         """What `result.json` holds: metrics, means over the seeds, and each seed's own."""
+        seeds = self.run.all_seeds()
         means = {name: sum(m[name] for m in members) / len(members) for name in members[0]}
         return {
             "variant": self.run.settings.variant,
             "metrics": means,
-            "seeds": self.run.all_seeds(),
+            "seeds": seeds,
+            "failed_seeds": {str(seeds[member]): why for member, why in self.diagnostics.failed().items()},
             "each_seed": list(members),
             "steps": self.loop.budget.step,
             "cpu_seconds": round(self.cpu_seconds, 1),
@@ -322,7 +339,8 @@ class Recorder:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         names, seeds = list(self.diagnostics.readings[0].values), self.run.all_seeds()
-        writer.writerow(["step", *(f"{name}_seed{seed}" for name in names for seed in seeds)])
+        writer.writerow(["step", "cpu_seconds", *(f"{name}_seed{seed}" for name in names for seed in seeds)])
         for reading in self.diagnostics.readings:
-            writer.writerow([reading.step, *(f"{v:.6g}" for name in names for v in reading.values[name])])
+            values = (f"{v:.6g}" for name in names for v in reading.values[name])
+            writer.writerow([reading.step, f"{reading.cpu_seconds:.1f}", *values])
         return text.getvalue()

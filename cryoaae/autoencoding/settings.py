@@ -10,6 +10,8 @@ VARIANTS = (
     "aae", "labelled", "supervised", "semisupervised", "clustering", "dimension-reduction",
     "vae", "wae", "sinkhorn", "evia",
 )  # fmt: skip
+WITH_CLASSES = ("semisupervised", "clustering", "dimension-reduction")
+WITH_LABELS = ("labelled", "semisupervised", "dimension-reduction")
 Whole = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -53,12 +55,23 @@ class AutoencodingSettings(BaseModel):
         The paper's alternating phases with SGD instead of joint steps with Adam.
     critic_rate : float
         Learning rate of discriminators as a multiple of the autoencoder's.
+    tell_class : bool
+        Tell the style's discriminator the likeliest class of each image, so that the style does not know it.
     class_gradient : float
         Share of the reconstruction's gradient that reaches the class code.
     head_distance, head_weight : float
         Cluster heads closer than this are pushed apart, with this weight.
     temperature : float
         EVIA's gamma, in units of the half squared error of an image.
+    candidates, proposal_std : int, float
+        EVIA's draws from the prior in a step, and the spread of those around codes, in the prior's scale.
+    batch_size, labelled_batch_size : int
+    learning_rate, beta1, warm_up_steps
+        Peak rate of Adam, decay of its first moment, steps to reach the rate; it falls as a half cosine.
+    ema_decay : float
+        Decay of the averaged weights, which are what is scored.
+    epochs : float
+    seed : int
     evaluations : int
         Readings of the diagnostics over the fit.
     """
@@ -85,10 +98,13 @@ class AutoencodingSettings(BaseModel):
     dropout: Share = 0.0
     input_noise: Weight = 0.0
     phased: bool = False
+    tell_class: bool = False
     class_gradient: Annotated[float, Field(ge=0, le=1)] = 1.0
     head_distance: Weight = 4.0
     head_weight: Weight = 1.0
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    candidates: Annotated[int, Field(ge=2)] = 256
+    proposal_std: Annotated[float, Field(gt=0)] = 0.1
     batch_size: Annotated[int, Field(ge=2)] = 100
     labelled_batch_size: Annotated[int, Field(ge=2)] = 100
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
@@ -106,6 +122,13 @@ class AutoencodingSettings(BaseModel):
         for field in ("prior", "divergence", "class_divergence"):
             if not isinstance(getattr(self, field).get("name"), str):
                 raise ValueError(f"{field} needs a name, such as {{name: gaussian}}")
-        if self.variant in ("semisupervised", "clustering", "dimension-reduction") and self.classes < 2:
+        if self.variant in WITH_CLASSES and self.classes < 2:
             raise ValueError(f"{self.variant} needs classes of 2 or more")
+        if self.variant not in WITH_CLASSES and self.classes:
+            raise ValueError(f"{self.variant} has no classes")
+        if self.variant == "semisupervised" and not self.labels:
+            raise ValueError("semisupervised needs labels")
+        if self.variant not in WITH_LABELS and self.labels is not None:
+            uses = "all labels" if self.variant == "supervised" else "no labels"
+            raise ValueError(f"labels: {self.variant} uses {uses}")
         return self

@@ -58,13 +58,20 @@ def command(
 
     settings = load_aae_config(
         variant, preset=preset, file=config, overrides=overrides or (), labels=labels, epochs=epochs, seed=seed,
-        classes=clusters, prior=_component("--latent", PRIORS, latent),
-        divergence=_component("--divergence", DIVERGENCES, divergence),
+        classes=clusters,
+        parts={
+            "prior": _known("--latent", PRIORS, latent),
+            "divergence": _known("--divergence", DIVERGENCES, divergence),
+        },
     )  # fmt: skip
     if dry_run:
         from cryoaae.autoencoding.run import check_run
+        from cryoaae.runs.resources import choose_device
 
-        check_run(data, output, settings, stack_seeds=stack_seeds, resume=resume, overwrite=overwrite)
+        check_run(
+            data, output, settings, stack_seeds=stack_seeds, beside=beside, resume=resume, overwrite=overwrite,
+            device=choose_device(device),
+        )  # fmt: skip
         plan = {"run": output, "data": data, "settings": settings.model_dump(mode="json")}
         o.would(plan, [f"would fit {variant} on {data} into {output}", f"{settings}"], as_json=as_json)
         return
@@ -79,9 +86,8 @@ def command(
     o.show({"run": folder}, as_json=as_json)
 
 
-def _component(option: str, registry: Any, name: str | None) -> dict[str, Any] | None:
-    if name is None:
-        return None
-    if name not in list(registry):
+def _known(option: str, registry: Any, name: str | None) -> str | None:
+    """Return a part's name, or refuse it in terms of its option."""
+    if name is not None and name not in list(registry):
         raise InputError(option, f"'{name}' is not a {registry.kind}", f"choose one of {', '.join(registry)}")
-    return {"name": name}
+    return name

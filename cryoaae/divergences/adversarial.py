@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +12,7 @@ from cryoaae.divergences import DIVERGENCES
 from cryoaae.divergences.clouds import two_clouds
 from cryoaae.divergences.divergence import Codes
 from cryoaae.draws import Draws
+from cryoaae.metrics.codes import jensen_shannon_bound
 from cryoaae.nets.stacked import MLP, Stack
 from cryoaae.priors.prior import Prior
 
@@ -160,7 +160,7 @@ class Adversarial(nn.Module):
         chance.
         """
         codes, prior = self._logits(q, p)
-        return math.log(2) - (softplus(codes).mean(dim=-1) + softplus(-prior).mean(dim=-1)) / 2
+        return jensen_shannon_bound(prior, codes)
 
     def _logits(self, q: Codes, p: Codes) -> tuple[Tensor, Tensor]:
         x, y = two_clouds(q, p, self.dim)

@@ -110,6 +110,8 @@ class Loop:
         for phase, optimiser in zip(self.phases, self.optimisers, strict=True):
             optimiser.zero_grad(set_to_none=True)
             terms = phase.losses(batch)
+            if not terms:
+                continue
             loss = torch.stack([term.sum() for term in terms.values()]).sum()
             loss.backward()
             finite = torch.isfinite(loss)
@@ -174,9 +176,13 @@ class Loop:
             self.next_evaluation += 1.0 / self.settings.evaluations
         if self.plateau.update(loss):
             self.best = self._weights(self.average)
-        self.good = self._snapshot()
+        self.keep_good()
         self.budget.seconds += time.perf_counter() - started
         return loss
+
+    def keep_good(self) -> None:
+        """Remember the present state as the one to go back to when steps turn bad."""
+        self.good = self._snapshot()
 
     def finished(self) -> str | None:
         """Why to stop, or None."""
@@ -214,6 +220,8 @@ class Loop:
             "next_evaluation": self.next_evaluation,
             "plateau": [self.plateau.best, self.plateau.waited],
             "best": self.best,
+            "good": self.good,
+            "bad": [self.bad_steps, self.rollbacks],
             "feed": self.feed.state(),
         }
 
@@ -226,7 +234,8 @@ class Loop:
         self.best = state["best"]
         self.feed.load_state(state["feed"], self.average)
         self.held_out = self.feed.held_out()
-        self.good = self._snapshot()
+        self.good = state["good"]
+        self.bad_steps, self.rollbacks = (int(n) for n in state["bad"])
 
 
 def _optimiser(phase: Phase, rate: float) -> torch.optim.Optimizer:

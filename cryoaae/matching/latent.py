@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -22,11 +24,24 @@ class LatentMatch(nn.Module):
         Of the divergence in the encoder's loss.
     told : int
         Classes that a discriminator is told of, with one more for "unlabelled"; 0: it sees codes alone.
+    conditional : bool
+        Whether a told label also chooses the part of the prior that its codes are held against.
     """
 
-    def __init__(self, prior: Prior, divergence: nn.Module, *, weight: float = 1.0, told: int = 0) -> None:
+    def __init__(
+        self,
+        prior: Prior,
+        divergence: nn.Module,
+        *,
+        weight: float = 1.0,
+        told: int = 0,
+        conditional: bool = False,
+    ) -> None:
         super().__init__()
-        self.prior, self.divergence, self.weight, self.told = prior, divergence, weight, told
+        if conditional and prior.classes < told:
+            raise ValueError(f"the prior has {prior.classes} parts for {told} labels")
+        self.prior, self.divergence, self.weight = prior, divergence, weight
+        self.told, self.conditional = told, conditional
 
     def loss(self, q: Codes, draws: Draws, labels: Tensor | None = None) -> Tensor:
         """What the encoder descends, (*stack,)."""
@@ -38,13 +53,21 @@ class LatentMatch(nn.Module):
         q, p = self.pair(q, draws, labels)
         return self.divergence.critic_loss(q, p, draws)  # type: ignore[operator]
 
+    def as_refereed(self, codes: Codes, draws: Draws) -> Codes:
+        """Codes with the noise that the discriminator sees them through in training.
+
+        Without it a soft class is told from an exact one every time, and an accuracy says nothing.
+        """
+        width = float(getattr(self.divergence, "input_noise", 0.0)) * self.prior.scale
+        return replace(codes, samples=codes.samples + width * draws.normal(*codes.samples.shape[-2:]))
+
     def critic_parameters(self) -> list[nn.Parameter]:
         """Parameters of the divergence itself."""
         return list(self.divergence.parameters())
 
     def reference(self, n: int, draws: Draws, labels: Tensor | None = None) -> Tensor:
         """N draws from the prior for each member, (*stack, n, dim)."""
-        if labels is None or not self.prior.classes:
+        if labels is None or not self.conditional:
             return draws.each(lambda g: self.prior.sample(n, generator=g, dtype=draws.dtype))
         return draws.each(lambda g, part: self.prior.sample(n, generator=g, labels=part, dtype=draws.dtype), labels)
 

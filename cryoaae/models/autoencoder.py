@@ -20,6 +20,7 @@ from cryoaae.matching.latent import LatentMatch
 from cryoaae.models.image_batch import ImageBatch
 from cryoaae.models.phase import Phase
 from cryoaae.nets.encoders import Encoded, Encoder
+from cryoaae.priors.prior import Prior
 
 STYLE, CLASS = "style", "class"
 
@@ -92,9 +93,24 @@ class Autoencoder(nn.Module):
         """Codes by the name of the match that compares them."""
         return {STYLE: Codes(code.style, code.mean, code.log_std)}
 
+    def told(self, code: Encoded, labels: Tensor | None) -> Tensor | None:
+        """Labels that discriminators may be told beside codes, (*stack, n) int."""
+        return labels
+
     def extra_terms(self, batch: ImageBatch) -> dict[str, Tensor]:
-        """Further terms of the autoencoder's loss, each (*stack,)."""
+        """Further terms that go with the reconstruction, each (*stack,)."""
         return {}
+
+    def supervised_terms(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """Terms of labelled images, each (*stack,)."""
+        return {}
+
+    @property
+    def prior(self) -> Prior:
+        """Law that the style follows."""
+        match = self.matches[STYLE]
+        assert isinstance(match, LatentMatch)
+        return match.prior
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -133,7 +149,7 @@ class Autoencoder(nn.Module):
         return phases
 
     def _paper_phases(self) -> list[Phase]:
-        """Reconstruction, critic, generator, supervised; SGD with momentum .9, .1 where two play (appendix A)."""
+        """Reconstruction, critic and generator, supervised; SGD, momentum .1 where two play, else .9 (appendix A)."""
         own, encoder = self.autoencoder_parameters(), list(self.encoder.parameters())
         slow = {"momentum": 0.9, "rate": 0.1, "clip": None}
         fast = {"momentum": 0.1, "clip": None}
@@ -141,6 +157,7 @@ class Autoencoder(nn.Module):
         if critics := self._critic_parameters():
             phases.append(Phase("critic", critics, self._critic_losses, **fast))  # type: ignore[arg-type]
         phases.append(Phase("generator", encoder, self._generator_losses, **fast))  # type: ignore[arg-type]
+        phases.append(Phase("supervised", encoder, self.supervised_terms, momentum=0.9, clip=None))
         return phases
 
     def _joint_losses(self, batch: ImageBatch) -> dict[str, Tensor]:
@@ -149,6 +166,7 @@ class Autoencoder(nn.Module):
             "reconstruction": self._reconstruction(code, batch),
             **self._match_terms(code, batch),
             **self.extra_terms(batch),
+            **self.supervised_terms(batch),
         }
 
     def _reconstruction_losses(self, batch: ImageBatch) -> dict[str, Tensor]:
@@ -167,25 +185,28 @@ class Autoencoder(nn.Module):
     def _critic_losses(self, batch: ImageBatch) -> dict[str, Tensor]:
         code = batch.code if batch.code is not None else self._encode(batch)
         terms = {}
-        for name, q in self.clouds(code).items():
-            match = self.matches[name]
-            assert isinstance(match, LatentMatch)
-            loss = match.critic_loss(q, batch.draws, batch.labels)
+        for name, (match, q, told) in self._compared(code, batch).items():
+            loss = match.critic_loss(q, batch.draws, told)
             if loss is not None:
                 terms[f"critic_{name}"] = loss
         if self.observer is not None:
-            seen = self.observer.critic_loss(self.clouds(code)[STYLE], batch.draws, batch.labels)
+            seen = self.observer.critic_loss(self.clouds(code)[STYLE], batch.draws)
             assert seen is not None
             terms["observer"] = seen
         return terms
 
     def _match_terms(self, code: Encoded, batch: ImageBatch) -> dict[str, Tensor]:
-        terms = {}
-        for name, q in self.clouds(code).items():
-            match = self.matches[name]
-            assert isinstance(match, LatentMatch)
-            terms[f"match_{name}"] = match.loss(q, batch.draws, batch.labels)
-        return terms
+        compared = self._compared(code, batch).items()
+        return {f"match_{name}": match.loss(q, batch.draws, told) for name, (match, q, told) in compared}
+
+    def _compared(self, code: Encoded, batch: ImageBatch) -> dict[str, tuple[LatentMatch, Codes, Tensor | None]]:
+        """Every match with its codes and the labels that it may be told."""
+        clouds = self.clouds(code)
+        return {
+            name: (match, clouds[name], self.told(code, batch.labels))
+            for name, match in self.matches.items()
+            if isinstance(match, LatentMatch)
+        }
 
     def _encode(self, batch: ImageBatch) -> Encoded:
         code: Encoded = self.encoder(batch.pixels, batch.draws)

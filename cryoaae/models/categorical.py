@@ -31,6 +31,10 @@ class CategoricalAutoencoder(Autoencoder):
         """Style and class probabilities side by side."""
         return torch.cat([code.style, self.seen_class(code)], dim=-1)
 
+    def told(self, code: Encoded, labels: Tensor | None) -> Tensor | None:
+        """The class each image is most likely of: a style that knows it does not follow its prior class by class."""
+        return None if code.logits is None else code.logits.detach().argmax(dim=-1)
+
     def seen_class(self, code: Encoded) -> Tensor:
         """Class probabilities as the decoder sees them; reconstruction reaches them as far as it may."""
         y, share = class_of(code), self.objective.class_gradient
@@ -44,7 +48,7 @@ class CategoricalAutoencoder(Autoencoder):
         """Style and class, each for its match."""
         return {STYLE: Codes(code.style, code.mean, code.log_std), CLASS: Codes(class_of(code))}
 
-    def extra_terms(self, batch: ImageBatch) -> dict[str, Tensor]:
+    def supervised_terms(self, batch: ImageBatch) -> dict[str, Tensor]:
         """Cross-entropy of the labelled examples."""
         if batch.labelled_pixels is None or batch.labelled_labels is None:
             return {}

@@ -68,8 +68,8 @@ class DimensionReduction(CategoricalAutoencoder):
         return one_hot @ self.heads + style
 
     def extra_terms(self, batch: ImageBatch) -> dict[str, Tensor]:
-        """Cross-entropy of the labelled examples, and the heads' distances."""
-        return {**super().extra_terms(batch), "heads": self.head_weight * self.head_penalty()}
+        """What keeps the heads apart."""
+        return {"heads": self.head_weight * self.head_penalty()}
 
     def head_penalty(self) -> Tensor:
         """Sum over pairs of heads of max(0, eta - distance)^2, (*stack,)."""

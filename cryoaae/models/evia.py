@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from cryoaae.draws import Draws
+from cryoaae.matching.latent import LatentMatch
 from cryoaae.models.autoencoder import Autoencoder, Objective
 from cryoaae.models.image_batch import ImageBatch
 from cryoaae.models.phase import Phase
-from cryoaae.nets.encoders import Encoder
+from cryoaae.nets.encoders import Encoded, Encoder
 from cryoaae.priors.prior import Prior
 
 # Share of the fit in which the temperature comes down from the spread of the costs to its own value.
@@ -76,15 +77,22 @@ class EVIA(Autoencoder):
         potential: nn.Module,
         prior: Prior,
         objective: Objective,
+        observer: LatentMatch | None = None,
         *,
         gamma: float = 1.0,
         candidates: int = 256,
         proposal_std: float = 0.1,
         linear: bool = False,
     ) -> None:
-        super().__init__(encoder, decoder, {}, objective)
-        self.potential, self.prior, self.gamma = potential, prior, gamma
+        super().__init__(encoder, decoder, {}, objective, observer)
+        self.potential, self.style_prior, self.gamma = potential, prior, gamma
         self.candidates, self.proposal_std, self.linear = candidates, proposal_std, linear
+        self.has_density = _has_density(prior)
+
+    @property
+    def prior(self) -> Prior:
+        """Law that the posteriors' aggregate follows."""
+        return self.style_prior
 
     # -- the posterior -------------------------------------------------------------------------------
 
@@ -115,11 +123,7 @@ class EVIA(Autoencoder):
             Around each code; none where the prior has no density to weight them by.
         """
         from_prior = draws.each(lambda g: self.prior.sample(prior_draws, generator=g, dtype=draws.dtype))
-        try:
-            self.prior.log_density(from_prior)
-        except NotImplementedError:
-            local_draws = 0
-        if not local_draws:
+        if not (local_draws and self.has_density):
             return Candidates(from_prior, torch.zeros_like(from_prior[..., 0]))
         with torch.no_grad():
             centres = self.encoder(x).style
@@ -186,8 +190,13 @@ class EVIA(Autoencoder):
     # -- fitting -------------------------------------------------------------------------------------
 
     def phases(self) -> list[Phase]:
-        """One step for all: each term's gradient stays with the part it fits."""
-        return [Phase("evia", list(self.parameters()), self._losses, betas=(0.9, 0.999), clip=None)]
+        """One step for all: each term's gradient stays with the part it fits. Then the observer's."""
+        betas = (self.objective.beta1, 0.999)
+        phases = [Phase("evia", self.autoencoder_parameters(), self._losses, betas=betas, clip=None)]
+        if self.observer is not None:
+            watching = self.observer.critic_parameters()
+            phases.append(Phase("critic", watching, self._critic_losses, betas=betas, clip=None))
+        return phases
 
     def _losses(self, batch: ImageBatch) -> dict[str, Tensor]:
         x = batch.pixels
@@ -197,6 +206,7 @@ class EVIA(Autoencoder):
         with torch.no_grad():
             weights = self.log_posterior(costs, proposed, gamma).exp()
             barycentre = weights @ proposed.codes
+            batch.code = self._drawn(weights, proposed, batch.draws)
         code = self.encoder(x, batch.draws).style
         return {
             # Envelope theorem: the plan is optimal, so it counts as given.
@@ -204,6 +214,12 @@ class EVIA(Autoencoder):
             "barycentre": ((code - barycentre) / self.prior.scale).square().sum(dim=-1).mean(dim=-1),
             "potential": -self.semi_dual(costs.detach(), proposed, gamma),
         }
+
+    def _drawn(self, weights: Tensor, proposed: Candidates, draws: Draws) -> Encoded:
+        """One code from each posterior, for the observer."""
+        chosen = draws.each(lambda g, w: torch.multinomial(w, 1, generator=g), weights)
+        codes = proposed.codes.gather(-2, chosen.expand(*chosen.shape[:-1], self.prior.dim))
+        return Encoded(codes, codes)
 
     def semi_dual(self, costs: Tensor, candidates: Candidates, gamma: float | Tensor) -> Tensor:
         """What the potential ascends, in units of gamma, (*stack,).
@@ -222,3 +238,11 @@ class EVIA(Autoencoder):
         start = torch.maximum(typical, target)
         done = min(1.0, fraction / ANNEALING)
         return torch.exp((1 - done) * start.log() + done * target.log())
+
+
+def _has_density(prior: Prior) -> bool:
+    try:
+        prior.log_density(torch.zeros(1, prior.dim))
+    except NotImplementedError:
+        return False
+    return True

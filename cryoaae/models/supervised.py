@@ -39,4 +39,8 @@ class SupervisedAutoencoder(Autoencoder):
         if labels is None:
             raise ValueError("the supervised autoencoder decodes no code without its label")
         one_hot = torch.nn.functional.one_hot(labels, self.classes).to(code.style.dtype)
-        return torch.cat([code.style, one_hot], dim=-1)
+        return self.from_class(one_hot, code.style)
+
+    def from_class(self, one_hot: Tensor, style: Tensor) -> Tensor:
+        """What the decoder sees of a chosen label and style."""
+        return torch.cat([style, one_hot], dim=-1)

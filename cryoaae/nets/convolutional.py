@@ -66,8 +66,8 @@ class ConvTrunk(nn.Module):
                 for a, b in itertools.pairwise(channels)
             )
         )
-        with torch.no_grad():
-            size = self.convolutions(torch.zeros(2, *shape)).shape[1:].numel()
+        down = STRIDE ** len(widths)
+        size = widths[-1] * math.ceil(shape[1] / down) * math.ceil(shape[2] / down)
         self.linear = nn.Linear(size + extra, outputs)
 
     def initialise(self, draws: Draws) -> None:

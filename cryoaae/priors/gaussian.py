@@ -25,7 +25,7 @@ class Gaussian:
     classes = 0
 
     def __init__(self, dim: int = 2, std: float = 1.0) -> None:
-        if dim < 1 or std <= 0:
+        if not isinstance(dim, int) or dim < 1 or std <= 0:
             raise ValueError(f"a Gaussian of {dim} dimensions and standard deviation {std} does not exist")
         self.dim, self.std, self.scale = dim, std, std
 

@@ -25,7 +25,7 @@ class Uniform:
     classes = 0
 
     def __init__(self, dim: int = 2, half_width: float = 1.0) -> None:
-        if dim < 1 or half_width <= 0:
+        if not isinstance(dim, int) or dim < 1 or half_width <= 0:
             raise ValueError(f"a cube of {dim} dimensions and half width {half_width} does not exist")
         self.dim, self.half_width, self.scale = dim, half_width, half_width / math.sqrt(3)
 

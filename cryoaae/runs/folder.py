@@ -24,7 +24,11 @@ RECORD, CONFIG, LOCK = "run.json", "config.yaml", "run.lock"
 # A start time read again later moves with the system clock.
 CLOCK_SHIFT_SECONDS = 30.0
 MADE_FOLDERS = ("checkpoints", "previews", "scratch")
-MADE_FILES = (RECORD, CONFIG, "metrics.csv", "model.safetensors", "report.html", "loss.png")
+MADE_FILES = (
+    RECORD, CONFIG, "metrics.csv", "model.safetensors", "report.html", "loss.png",
+    "result.json", "latent.html", "latent.png", "manifold.png", "density_ratio.png", "curves.png", "styles.png",
+    "clusters.png", "reconstructions.png",
+)  # fmt: skip
 
 
 class RunFolder:

@@ -12,7 +12,7 @@ import torch
 from cryoaae.autoencoding import diagnostics as diagnostics_module
 from cryoaae.autoencoding.diagnostics import READINGS, Diagnostics, Reading
 from cryoaae.autoencoding.evaluate import class_scores
-from cryoaae.autoencoding.run import FamilyRun, Recorder, fit_autoencoder
+from cryoaae.autoencoding.run import FamilyRun, fit_autoencoder
 from cryoaae.autoencoding.settings import AutoencodingSettings
 from cryoaae.cli import run as cli
 from cryoaae.config import load_aae_config, presets
@@ -36,7 +36,10 @@ def result(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("variant", ["semisupervised", "dimension-reduction", "supervised", "wae", "vae"])
+@pytest.mark.parametrize(
+    "variant",
+    ["semisupervised", "dimension-reduction", "supervised", "labelled", "wae", "vae", "sinkhorn", "evia"],
+)
 def test_a_stack_is_its_separate_runs(variant: str, digits: ImageSplit) -> None:
     settings = small(variant, seed=3)
     steps = 40
@@ -86,7 +89,7 @@ def test_unlabelled_digits_teach_the_classifier(digits: ImageSplit) -> None:
         fit = FamilyRun(digits, settings)
         while fit.loop.finished() is None:
             fit.loop.step()
-        errors.append(class_scores(fit.member(0).eval(), fit.data, fit.feed.draws)["test_error_percent"])
+        errors.append(class_scores(fit.member(0).eval(), fit.data, labelled=True)["test_error_percent"])
     assert errors[0] < 18
     assert errors[0] < 0.75 * errors[1]
 
@@ -150,7 +153,9 @@ BAD = {
     "near variant": (["clusterin", "--data", "digits"], "did you mean 'clustering'"),
     "no data": (["aae", "--data", "nowhere"], "nowhere"),
     "labels": (["semisupervised", "--data", "digits", "--labels", "7"], "no multiple"),
-    "too many labels": (["semisupervised", "--data", "digits", "--labels", "5000"], ""),
+    "labels for nothing": (["aae", "--data", "digits", "--labels", "100"], "uses no labels"),
+    "fewer classes than labels": (["semisupervised", "--data", "digits", "--clusters", "5"], "5 classes for 10"),
+    "no run beside": (["aae", "--data", "digits", "--beside", "nowhere"], "nowhere"),
     "latent": (["aae", "--data", "digits", "--latent", "gausian"], "gausian"),
     "divergence": (["aae", "--data", "digits", "--divergence", "gan"], "gan"),
     "setting": (["aae", "--data", "digits", "--set", "epoch=3"], "did you mean 'epochs'"),
@@ -174,7 +179,7 @@ def test_bad_usage_is_one_line_and_writes_nothing(case: str, dry: bool, tmp_path
 @pytest.mark.parametrize("preset", presets("aae"))
 def test_every_preset_makes_a_step_on_digits(preset: str, digits: ImageSplit) -> None:
     variant = {"parzen": "aae", "colour": "aae"}.get(preset, preset)
-    settings = load_aae_config(variant, preset=preset, labels=100 if variant == "labelled" else None)
+    settings = load_aae_config(variant, preset=preset)
     fit = FamilyRun(digits, settings)
     before = [p.detach().clone() for p in fit.loop.model.parameters()]
     for _ in range(2):
@@ -183,17 +188,60 @@ def test_every_preset_makes_a_step_on_digits(preset: str, digits: ImageSplit) ->
     assert all(not torch.equal(a, b) for a, b in zip(before, fit.loop.model.parameters(), strict=True))
 
 
-def test_the_recorder_s_time_leaves_out_what_is_not_fitting(digits: ImageSplit, tmp_path: Path) -> None:
-    """CPU-seconds are what a number is compared by: readings and figures do not count."""
-    recorder = Recorder(FamilyRun(digits, small("aae", epochs=1.0)), tmp_path, NullProgress(), resume=False)
-    recorder._take_time()
-    before = recorder.cpu_seconds
-    for _ in range(3):
-        recorder._read()
-    recorder._take_time()
-    assert recorder.cpu_seconds - before < 0.05
+def test_a_finished_run_taken_up_again_stays_as_it_is(tmp_path: Path) -> None:
+    settings = small("aae", epochs=2.0)
+    folder = fit_autoencoder("digits", tmp_path / "run", settings)
+    before = {name: (folder / name).read_bytes() for name in ("result.json", "metrics.csv", "latent.html")}
+    fit_autoencoder("digits", folder, settings, resume=True)
+    assert before == {name: (folder / name).read_bytes() for name in before}
 
 
-def test_more_labels_than_there_are_is_an_input_error(digits: ImageSplit) -> None:
-    with pytest.raises(InputError):
-        FamilyRun(digits, small("semisupervised", labels=9000))
+def test_two_runs_share_a_page_and_a_wrong_one_costs_nothing(tmp_path: Path) -> None:
+    settings = small("aae", epochs=1.0)
+    one = fit_autoencoder("digits", tmp_path / "one", settings)
+    two = fit_autoencoder("digits", tmp_path / "two", small("wae", epochs=1.0), beside=one)
+    page = (two / "latent.html").read_text()
+    assert "aae (adversarial)" in page
+    assert "wae (mmd)" in page
+    result_before = (one / "result.json").read_bytes()
+    for beside in (tmp_path / "nowhere", one):
+        with pytest.raises(InputError):
+            fit_autoencoder("digits", one, settings, beside=beside, overwrite=True)
+    assert (one / "result.json").read_bytes() == result_before
+
+
+def test_what_an_earlier_run_left_does_not_outlive_it(tmp_path: Path) -> None:
+    folder = fit_autoencoder("digits", tmp_path / "run", small("aae", epochs=1.0))
+    assert (folder / "manifold.png").exists()
+    fit_autoencoder("digits", folder, small("supervised", epochs=1.0), overwrite=True)
+    assert not (folder / "manifold.png").exists()
+
+
+def test_options_change_a_part_and_keep_what_the_preset_says_of_it() -> None:
+    kept = load_aae_config("semisupervised", parts={"prior": "gaussian", "divergence": "adversarial"})
+    assert kept == load_aae_config("semisupervised")
+    other = load_aae_config("semisupervised", parts={"prior": "uniform"}, overrides=["prior.half_width=2"])
+    assert other.prior == {"name": "uniform", "dim": 10, "half_width": 2}
+    assert load_aae_config("aae", parts={"prior": "mixture"}).prior == {"name": "mixture"}
+
+
+def test_the_paper_s_phases_learn_too(digits: ImageSplit) -> None:
+    settings = load_aae_config(
+        "semisupervised", overrides=["hidden=[64,64]", "phased=true", "learning_rate=0.1"], epochs=40.0
+    )
+    fit = FamilyRun(digits, settings)
+    assert [p.name for p in fit.loop.phases] == ["reconstruction", "critic", "generator", "supervised"]
+    while fit.loop.finished() is None:
+        fit.loop.step()
+    assert class_scores(fit.member(0).eval(), fit.data, labelled=True)["test_error_percent"] < 20
+
+
+def test_more_labels_of_a_class_than_there_are_is_an_input_error(digits: ImageSplit) -> None:
+    with pytest.raises(InputError, match="class"):
+        FamilyRun(digits, small("semisupervised", labels=990))
+
+
+def test_all_labels_are_every_label_once(digits: ImageSplit) -> None:
+    fit = FamilyRun(digits, small("semisupervised", labels=1000))
+    assert fit.feed.labelled is not None
+    assert torch.equal(fit.feed.labelled.labels, digits.train.labels)
