@@ -110,7 +110,8 @@ class Diagnostics:
             values[f"accuracy_{name}"] = _members(match.divergence.accuracy(q, p))  # type: ignore[operator]
             values[f"jensen_shannon_{name}"] = _members(match.divergence.jensen_shannon(q, p))  # type: ignore[operator]
         if isinstance(model, CategoricalAutoencoder):
-            values["cluster_error"] = [self._cluster_error(c) for c in clouds[CLASS].samples.flatten(0, -3)]
+            classes = clouds[CLASS].samples
+            values["cluster_error"] = [self._cluster_error(c) for c in (classes if draws.stack else classes[None])]
         style, prior = clouds[STYLE].samples, model.prior
         reference = draws.each(lambda g: prior.sample(MMD_POINTS, generator=g, dtype=draws.dtype))
         base = 2 * prior.dim * prior.scale**2

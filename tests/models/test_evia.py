@@ -151,6 +151,8 @@ def test_the_aggregate_is_the_prior_and_without_the_potential_it_is_not() -> Non
     floor = max(abs(float(mmd2(draws.normal(n, 2), reference, base=4.0))) for _ in range(5))
     assert distance(with_potential=True) < 3 * floor
     assert distance(with_potential=False) > 10 * floor
+    with torch.no_grad():
+        assert model.dual_potential(reference).std() > 0.5  # flat where it need not do anything, see above
 
 
 def test_small_gamma_is_the_nearest_code(well_specified: tuple[EVIA, Tensor]) -> None:
