@@ -241,7 +241,9 @@ class Loop:
 def _optimiser(phase: Phase, rate: float) -> torch.optim.Optimizer:
     if phase.momentum is not None:
         return torch.optim.SGD(phase.parameters, lr=rate, momentum=phase.momentum)
-    return torch.optim.Adam(phase.parameters, lr=rate, betas=phase.betas, fused=True)
+    # Fused steps pay for large matrices; a restorer resumed with them was not bit-identical.
+    fused = phase.clip is None
+    return torch.optim.Adam(phase.parameters, lr=rate, betas=phase.betas, fused=fused)
 
 
 def run(
