@@ -120,7 +120,7 @@ def test_resume_from_a_damaged_record_is_refused(name: str, text: str, tmp_path:
     with RunFolder.create(tmp_path, "fit", {"a": 1}):
         pass
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=f"{name}: .*resumed"):
+    with pytest.raises(InputError, match=f"{name}: .*used again; start again"):
         RunFolder.create(tmp_path, "fit", {"a": 1}, resume=True)
 
 
