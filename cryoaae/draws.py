@@ -65,11 +65,17 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, (*stack, *shape)."""
-        return self.each(lambda g: torch.randn(shape, generator=g, device=g.device, dtype=self.dtype))
+        return self._filled(shape, lambda part, g: part.normal_(generator=g))
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers uniform in [0, 1), (*stack, *shape)."""
-        return self.each(lambda g: torch.rand(shape, generator=g, device=g.device, dtype=self.dtype))
+        return self._filled(shape, lambda part, g: part.uniform_(generator=g))
+
+    def _filled(self, shape: tuple[int, ...], fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+        numbers = torch.empty(*self.stack, *shape, device=self.device, dtype=self.dtype)
+        for part, generator in zip(numbers if self.stack else [numbers], self.generators, strict=True):
+            fill(part, generator)
+        return numbers
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Integers from 0 to high - 1, (*stack, *shape)."""

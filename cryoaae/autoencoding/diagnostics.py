@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from cryoaae.divergences.divergence import Codes
-from cryoaae.divergences.mmd import mmd2
+from cryoaae.divergences.mmd import MMD
 from cryoaae.draws import Draws
 from cryoaae.errors import FittingDivergedError
-from cryoaae.metrics.clustering import majority_error
+from cryoaae.metrics.clustering import held_out_majority_error
 from cryoaae.models.autoencoder import CLASS, STYLE, Autoencoder
 from cryoaae.models.categorical import CategoricalAutoencoder
 from cryoaae.models.evia import EVIA
@@ -111,21 +111,16 @@ class Diagnostics:
             values[f"jensen_shannon_{name}"] = _members(match.divergence.jensen_shannon(q, p))  # type: ignore[operator]
         if isinstance(model, CategoricalAutoencoder):
             classes = clouds[CLASS].samples
-            values["cluster_error"] = [self._cluster_error(c) for c in (classes if draws.stack else classes[None])]
+            assigned = classes.argmax(dim=-1).view(-1, classes.shape[-2])
+            values["cluster_error"] = [held_out_majority_error(member, self.labels) for member in assigned]
         style, prior = clouds[STYLE].samples, model.prior
         reference = draws.each(lambda g: prior.sample(MMD_POINTS, generator=g, dtype=draws.dtype))
-        base = 2 * prior.dim * prior.scale**2
-        values["mmd2"] = _members(mmd2(style[..., :MMD_POINTS, :], reference, base=base))
+        values["mmd2"] = _members(MMD(prior)(Codes(style[..., :MMD_POINTS, :]), Codes(reference)))
         values["spread"] = _members(style.std(dim=-2).mean(dim=-1) / prior.scale)
         first = style[0] if draws.stack else style
         shown = first[:SHOWN].cpu() if prior.dim == 2 else None
         boundary = self._boundary(model, draws) if prior.dim == 2 else None
         return Reading(step, fraction, values, codes=shown, boundary=boundary)
-
-    def _cluster_error(self, classes: Tensor) -> float:
-        """Error of clusters named by the majority of one half of the images, on the other half."""
-        assigned, half = classes.argmax(dim=-1), len(classes) // 2
-        return majority_error(assigned[half:], self.labels[half:], assigned[:half], self.labels[:half])
 
     def _boundary(self, model: Autoencoder, draws: Draws) -> Tensor | None:
         """Probability of "prior" over the plane as the first member's discriminator sees it."""

@@ -8,26 +8,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cryoaae.divergences.mmd import mmd2
+from cryoaae.autoencoding.judge import Judge
+from cryoaae.divergences.divergence import Codes
+from cryoaae.divergences.mmd import MMD
 from cryoaae.draws import Draws
 from cryoaae.io.images import Images, ImageSplit
-from cryoaae.matching.latent import LatentMatch
 from cryoaae.metrics.clustering import (
     adjusted_rand_index,
     clusters_used,
     confident_error,
+    held_out_majority_error,
     majority_error,
     normalised_mutual_information,
 )
 from cryoaae.metrics.codes import holes, mmd_floor, spill, two_sample_accuracy
 from cryoaae.metrics.parzen import choose_sigma, mean_and_sem, parzen_log_likelihood
 from cryoaae.metrics.probes import knn_accuracy, probe_accuracy
-from cryoaae.models.autoencoder import STYLE, Autoencoder
+from cryoaae.models.autoencoder import STYLE, Autoencoder, half_squared_error
 from cryoaae.models.categorical import CategoricalAutoencoder
 from cryoaae.models.dimension_reduction import DimensionReduction
 from cryoaae.models.evia import EVIA
 from cryoaae.models.supervised import SupervisedAutoencoder
-from cryoaae.nets.stacked import MLP, StackedLinear, initialise
+from cryoaae.nets.stacked import StackedLinear
 from cryoaae.priors.mixture import Mixture
 from cryoaae.priors.prior import Prior
 from cryoaae.priors.swiss_roll import SwissRoll
@@ -35,13 +37,12 @@ from cryoaae.priors.swiss_roll import SwissRoll
 MMD_POINTS, CLOUD, PARZEN_SAMPLES, PARZEN_VALIDATION = 1000, 5000, 10_000, 1000
 FLOOR_REPEATS = 50
 SWAPPED, PROBED = 1000, 10_000
-JUDGE_UNITS, JUDGE_STEPS, JUDGE_BATCH = (400, 400), 2500, 100
 POSTERIOR_IMAGES = 1000
 
 
 @torch.no_grad()
 def evaluate_member(
-    model: Autoencoder, data: ImageSplit, labels: int, seed: int, *, parzen: bool, labelled: bool
+    model: Autoencoder, data: ImageSplit, seed: int, *, parzen: bool = False, judge: Judge | None = None
 ) -> dict[str, float]:
     """Score one model.
 
@@ -50,31 +51,29 @@ def evaluate_member(
     model : Autoencoder
         Without a stack; it is put into evaluation mode.
     data : ImageSplit
-    labels : int
-        Different labels of the data.
     seed : int
-        Of prior draws and of the classifiers that judge.
+        Of prior draws and of the probes of codes.
     parzen : bool
         Whether to estimate the log-likelihood of the test images too.
-    labelled : bool
-        Whether classes are labels: scored as a classifier, and asked to generate each label.
+    judge : Judge, optional
+        Given where the model was told what its classes are: it is then asked to generate each, and a class
+        code is scored as a classifier too.
     """
     model.eval()
     draws = Draws.seeded(seed, device=data.test.pixels.device, dtype=data.test.pixels.dtype)
     test = data.test
     image = model.reconstruct(test.pixels, test.labels, draws)
-    found = {"half_squared_error": float(0.5 * (image - test.pixels).square().sum(dim=1).mean())}
+    found = {"half_squared_error": float(half_squared_error(image, test.pixels))}
     if isinstance(model, EVIA):
         found |= posterior_scores(model, test, draws)
     else:
         found |= style_scores(model, test, draws, seed)
     if isinstance(model, SupervisedAutoencoder):
         found |= style_leak(model, data, draws, seed)
-        found |= conditional_accuracy(model, data, labels, draws, seed)
     if isinstance(model, CategoricalAutoencoder):
-        found |= class_scores(model, data, labelled=labelled)
-        if labelled:
-            found |= conditional_accuracy(model, data, labels, draws, seed)
+        found |= class_scores(model, data, labelled=judge is not None)
+    if judge is not None and isinstance(model, SupervisedAutoencoder | CategoricalAutoencoder):
+        found |= conditional_accuracy(model, data, draws, judge)
     if isinstance(model, DimensionReduction):
         found |= head_scores(model, data, draws)
     if parzen:
@@ -94,8 +93,7 @@ def style_scores(model: Autoencoder, test: Images, draws: Draws, seed: int) -> d
     found |= cloud_scores(style, prior, draws, seed)
     found["code_mean_over_std"] = float((style.mean(dim=0).abs() / style.std(dim=0)).max())
     found["code_std_over_prior"] = float(style.std(dim=0).mean() / prior.scale)
-    match = model.matches[STYLE]
-    if isinstance(match, LatentMatch) and match.conditional:
+    if model.latent_matches()[STYLE].conditional:
         found |= own_component(style, test.labels, prior)
     return found
 
@@ -106,15 +104,15 @@ def cloud_scores(codes: Tensor, prior: Prior, draws: Draws, seed: int) -> dict[s
     def fresh(n: int) -> Tensor:
         return prior.sample(n, generator=draws.generators[0], dtype=draws.dtype)
 
-    base = 2 * prior.dim * prior.scale**2
-    n = min(MMD_POINTS, len(codes))
-    floor = mmd_floor(
-        prior, n, generator=draws.generators[0], repeats=FLOOR_REPEATS,
-        distance=lambda x, y: float(mmd2(x, y, base=base)),
-    )  # fmt: skip
+    mmd, n = MMD(prior), min(MMD_POINTS, len(codes))
+
+    def mmd2(x: Tensor, y: Tensor) -> float:
+        return float(mmd(Codes(x), Codes(y)))
+
+    floor = mmd_floor(prior, n, generator=draws.generators[0], repeats=FLOOR_REPEATS, distance=mmd2)
     m = min(CLOUD, len(codes))
     return {
-        "mmd2": float(mmd2(codes[:n], fresh(n), base=base)),
+        "mmd2": mmd2(codes[:n], fresh(n)),
         "mmd2_floor": floor.mean,
         "mmd2_floor_sd": floor.sd,
         "two_sample_accuracy": two_sample_accuracy(codes[:m], fresh(m), seed=seed),
@@ -139,19 +137,14 @@ def class_scores(model: CategoricalAutoencoder, data: ImageSplit, *, labelled: b
     validation, test = model.classify(data.validation.pixels), model.classify(data.test.pixels)
     on_validation, on_test = validation.argmax(dim=1), test.argmax(dim=1)
     named = majority_error(on_test, data.test.labels, on_validation, data.validation.labels)
-    half = len(on_validation) // 2
-    chosen_by = majority_error(
-        on_validation[half:], data.validation.labels[half:], on_validation[:half], data.validation.labels[:half]
-    )
     as_classifier = {
         "test_error_percent": 100 * float((on_test != data.test.labels).double().mean()),
         "validation_error_percent": 100 * float((on_validation != data.validation.labels).double().mean()),
     }
     return (as_classifier if labelled else {}) | {
-        "validation_majority_error_percent": 100 * chosen_by,
+        "validation_majority_error_percent": 100 * held_out_majority_error(on_validation, data.validation.labels),
         "majority_error_percent": 100 * named,
-        "confident_error_percent": 100
-        * confident_error(validation, data.validation.labels, test, data.test.labels),
+        "confident_error_percent": 100 * confident_error(validation, data.validation.labels, test, data.test.labels),
         "nmi": normalised_mutual_information(on_test, data.test.labels),
         "ari": adjusted_rand_index(on_test, data.test.labels),
         "clusters_used": float(clusters_used(on_test, test.shape[1])),
@@ -179,50 +172,30 @@ def style_leak(model: Autoencoder, data: ImageSplit, draws: Draws, seed: int) ->
 
 
 def conditional_accuracy(
-    model: SupervisedAutoencoder | CategoricalAutoencoder, data: ImageSplit, labels: int, draws: Draws, seed: int
+    model: SupervisedAutoencoder | CategoricalAutoencoder, data: ImageSplit, draws: Draws, judge: Judge
 ) -> dict[str, float]:
     """Share of images, generated with every label in turn, that show it; styles of test images, and the prior's.
 
     Judged by a classifier fitted apart from the model, whose own accuracy on test images stands beside it.
     """
-    judge = fitted_judge(data.train, labels, seed)
     found = model.encoder(data.test.pixels[:SWAPPED], draws).style
     drawn = model.prior.sample(len(found), generator=draws.generators[0], dtype=draws.dtype)
-    classes = model.encoder.logits.outputs if isinstance(model.encoder.logits, StackedLinear) else labels
+    classes = model.encoder.logits.outputs if isinstance(model.encoder.logits, StackedLinear) else judge.labels
 
     def share_right(style: Tensor) -> float:
         right = []
-        for label in range(labels):
+        for label in range(judge.labels):
             one_hot = style.new_zeros(len(style), classes)
             one_hot[:, label] = 1
             image = model.decode(model.from_class(one_hot, style))
-            right.append((judge(image).argmax(dim=1) == label).double().mean())
+            right.append((judge.labels_of(image) == label).double().mean())
         return float(torch.stack(right).mean())
 
-    judged = judge(data.test.pixels).argmax(dim=1)
     return {
         "conditional_accuracy_percent": 100 * share_right(found),
         "generated_accuracy_percent": 100 * share_right(drawn),
-        "judge_accuracy_percent": 100 * float((judged == data.test.labels).double().mean()),
+        "judge_accuracy_percent": 100 * judge.accuracy,
     }
-
-
-def fitted_judge(train: Images, labels: int, seed: int) -> MLP:
-    """Fit a classifier of noisy images, about 98 % right on MNIST."""
-    draws = Draws.seeded(seed, device=train.pixels.device, dtype=train.pixels.dtype)
-    judge = MLP(train.pixels.shape[1], JUDGE_UNITS, labels, batch_norm=True, input_noise=0.3).to(train.pixels)
-    initialise(judge, draws)
-    optimiser = torch.optim.Adam(judge.parameters(), lr=1e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, JUDGE_STEPS)
-    with torch.enable_grad():
-        for _ in range(JUDGE_STEPS):
-            rows = draws.integers(len(train.labels), min(JUDGE_BATCH, len(train.labels)))
-            loss = torch.nn.functional.cross_entropy(judge(train.pixels[rows], draws), train.labels[rows])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-    return judge.eval()
 
 
 def likelihood(model: Autoencoder, data: ImageSplit, draws: Draws) -> dict[str, float]:
@@ -244,4 +217,3 @@ def posterior_scores(model: EVIA, test: Images, draws: Draws) -> dict[str, float
     spread = (drawn[:, 0] - drawn[:, 1]).square().mean() / 2
     found["posterior_std_over_prior"] = float(spread.sqrt() / model.prior.scale)
     return found
-

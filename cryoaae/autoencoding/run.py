@@ -19,6 +19,7 @@ from cryoaae.autoencoding.diagnostics import Diagnostics
 from cryoaae.autoencoding.draw import draw_run, read_run
 from cryoaae.autoencoding.evaluate import evaluate_member
 from cryoaae.autoencoding.feed import ImageFeed, Labelled
+from cryoaae.autoencoding.judge import Judge
 from cryoaae.autoencoding.settings import WITH_CLASSES, AutoencodingSettings
 from cryoaae.draws import Draws
 from cryoaae.errors import InputError, InterruptedRunError
@@ -31,7 +32,7 @@ from cryoaae.models.autoencoder import Autoencoder
 from cryoaae.priors.prior import UNLABELLED
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
-from cryoaae.runs.resources import choose_device, set_threads
+from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
 
 WATCHED = 2000
 # Variants whose decoder turns draws of the prior into images without more ado.
@@ -92,6 +93,7 @@ def fit_autoencoder(
     """
     progress = progress or NullProgress()
     set_threads(threads)
+    keep_freed_memory()
     chosen = choose_device(device)
     folder, config = Path(run_path), _config(data, settings, stack_seeds)
     other = None if beside is None else Path(beside)
@@ -99,9 +101,7 @@ def fit_autoencoder(
         data, folder, settings, stack_seeds=stack_seeds, beside=other, resume=resume, overwrite=overwrite,
         device=chosen,
     )  # fmt: skip
-    with RunFolder.create(
-        folder, "aae", config, inputs=_files(data), overwrite=overwrite, resume=resume
-    ) as record:
+    with RunFolder.create(folder, "aae", config, inputs=_files(data), overwrite=overwrite, resume=resume) as record:
         Recorder(run, record.path, progress, resume=resume, beside=other).fit()
     return folder
 
@@ -167,9 +167,7 @@ class FamilyRun:
         if stack_seeds is not None:
             self.seeds = list(range(settings.seed, settings.seed + stack_seeds))
         parts = (data.train, data.validation, data.test)
-        self.data = ImageSplit(
-            *(Images(p.pixels.to(device, dtype), p.labels.to(device), p.shape) for p in parts)
-        )
+        self.data = ImageSplit(*(Images(p.pixels.to(device, dtype), p.labels.to(device), p.shape) for p in parts))
         self.labels = data.classes
         # Weights and labelled examples are drawn on the CPU, so that they are the same on every device.
         first = Draws.seeded(self.seeds, dtype=dtype)
@@ -225,6 +223,12 @@ class FamilyRun:
         alone = build(self.settings, self.data.train.shape, self.labels, Draws.seeded(0, dtype=dtype))
         alone.load_state_dict({k: v[index] for k, v in average.state_dict().items()})
         return alone.to(device=device, dtype=dtype)
+
+    @property
+    def told_classes(self) -> bool:
+        """Whether the model was told what its classes are: all labels, or those of some examples."""
+        settings = self.settings
+        return settings.variant == "supervised" or (settings.variant in WITH_CLASSES and bool(settings.labels))
 
     def all_seeds(self) -> list[int]:
         """Seed of each member."""
@@ -302,14 +306,10 @@ class Recorder:
     def _finish(self) -> None:
         settings, run = self.run.settings, self.run
         self.progress.start("scoring", float(len(run.all_seeds())), "model")
-        members = []
+        members, judge = [], Judge(run.data) if run.told_classes else None
         for index, seed in enumerate(run.all_seeds()):
             member = run.member(index)
-            scores = evaluate_member(
-                member, run.data, run.labels, seed, parzen=settings.variant in GENERATIVE,
-                labelled=bool(settings.labels),
-            )  # fmt: skip
-            members.append(scores)
+            members.append(evaluate_member(member, run.data, seed, parzen=settings.variant in GENERATIVE, judge=judge))
             self.progress.advance()
         self.progress.finish()
         weights = dict(self.loop.average.state_dict())

@@ -50,6 +50,12 @@ def majority_labels(assigned: Tensor, labels: Tensor, *, clusters: int = 0) -> T
     return torch.where(most[:, 0] > 0, first, UNMAPPED)
 
 
+def held_out_majority_error(assigned: Tensor, labels: Tensor) -> float:
+    """Error of clusters named by the majority of the first half of the examples, on the second half."""
+    half = len(assigned) // 2
+    return majority_error(assigned[half:], labels[half:], assigned[:half], labels[:half])
+
+
 def confident_error(
     probabilities_validation: Tensor, labels_validation: Tensor, probabilities_test: Tensor, labels_test: Tensor
 ) -> float:

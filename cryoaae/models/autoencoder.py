@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,10 @@ class Autoencoder(nn.Module):
         self.matches = nn.ModuleDict(matches)
         self.observer = observer
 
+    def latent_matches(self) -> dict[str, LatentMatch]:
+        """The matches by the name of their code."""
+        return cast("dict[str, LatentMatch]", dict(self.matches.items()))
+
     # -- what variants change ------------------------------------------------------------------------
 
     def decoder_input(self, code: Encoded, labels: Tensor | None) -> Tensor:
@@ -108,9 +113,7 @@ class Autoencoder(nn.Module):
     @property
     def prior(self) -> Prior:
         """Law that the style follows."""
-        match = self.matches[STYLE]
-        assert isinstance(match, LatentMatch)
-        return match.prior
+        return self.latent_matches()[STYLE].prior
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -135,10 +138,7 @@ class Autoencoder(nn.Module):
 
     def _critic_parameters(self) -> list[nn.Parameter]:
         watching = [] if self.observer is None else [self.observer]
-        return [p for m in [*self._matches(), *watching] for p in m.critic_parameters()]
-
-    def _matches(self) -> list[LatentMatch]:
-        return [m for m in self.matches.values() if isinstance(m, LatentMatch)]
+        return [p for m in [*self.latent_matches().values(), *watching] for p in m.critic_parameters()]
 
     def _joint_phases(self) -> list[Phase]:
         betas = (self.objective.beta1, 0.999)
@@ -177,7 +177,7 @@ class Autoencoder(nn.Module):
 
     def critics(self) -> dict[str, LatentMatch]:
         """Matches with a discriminator, the observer's for the style where there is no other."""
-        found = {n: m for n, m in self.matches.items() if isinstance(m, LatentMatch) and m.critic_parameters()}
+        found = {name: match for name, match in self.latent_matches().items() if match.critic_parameters()}
         if self.observer is not None:
             found[STYLE] = self.observer
         return found
@@ -201,12 +201,8 @@ class Autoencoder(nn.Module):
 
     def _compared(self, code: Encoded, batch: ImageBatch) -> dict[str, tuple[LatentMatch, Codes, Tensor | None]]:
         """Every match with its codes and the labels that it may be told."""
-        clouds = self.clouds(code)
-        return {
-            name: (match, clouds[name], self.told(code, batch.labels))
-            for name, match in self.matches.items()
-            if isinstance(match, LatentMatch)
-        }
+        clouds, told = self.clouds(code), self.told(code, batch.labels)
+        return {name: (match, clouds[name], told) for name, match in self.latent_matches().items()}
 
     def _encode(self, batch: ImageBatch) -> Encoded:
         code: Encoded = self.encoder(batch.pixels, batch.draws)
@@ -220,12 +216,20 @@ class Autoencoder(nn.Module):
     def reconstruction_loss(self, logits: Tensor, pixels: Tensor) -> Tensor:
         """Loss of an image, mean over the batch, (*stack,)."""
         if self.objective.reconstruction == "squared":
-            per_pixel = 0.5 * (torch.sigmoid(logits) - pixels).square()
-        else:
-            per_pixel = nn.functional.binary_cross_entropy_with_logits(logits, pixels, reduction="none")
+            return half_squared_error(torch.sigmoid(logits), pixels)
+        per_pixel = nn.functional.binary_cross_entropy_with_logits(logits, pixels, reduction="none")
         return per_pixel.sum(dim=-1).mean(dim=-1)
 
     def held_out_loss(self, batch: ImageBatch) -> Tensor:
         """Half squared error of an image, for every variant alike, (*stack,)."""
-        image = self.reconstruct(batch.pixels, batch.labels, batch.draws)
-        return 0.5 * (image - batch.pixels).square().sum(dim=-1).mean(dim=-1)
+        return half_squared_error(self.reconstruct(batch.pixels, batch.labels, batch.draws), batch.pixels)
+
+
+def half_squared_error(image: Tensor, pixels: Tensor) -> Tensor:
+    """Half the squared error summed over an image, mean over the batch, (*stack,)."""
+    return 0.5 * (image - pixels).square().sum(dim=-1).mean(dim=-1)
+
+
+def beside(style: Tensor, classes: Tensor) -> Tensor:
+    """Style and class weights side by side, (*stack, n, dim + classes)."""
+    return torch.cat([style, classes], dim=-1)

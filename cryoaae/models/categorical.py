@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cryoaae.divergences.divergence import Codes
 from cryoaae.draws import Draws
-from cryoaae.models.autoencoder import CLASS, STYLE, Autoencoder
+from cryoaae.models.autoencoder import CLASS, STYLE, Autoencoder, beside
 from cryoaae.models.image_batch import ImageBatch
 from cryoaae.nets.encoders import Encoded
 
@@ -29,7 +29,7 @@ class CategoricalAutoencoder(Autoencoder):
 
     def decoder_input(self, code: Encoded, labels: Tensor | None) -> Tensor:
         """Style and class probabilities side by side."""
-        return torch.cat([code.style, self.seen_class(code)], dim=-1)
+        return beside(code.style, self.seen_class(code))
 
     def told(self, code: Encoded, labels: Tensor | None) -> Tensor | None:
         """The class each image is most likely of: a style that knows it does not follow its prior class by class."""
@@ -42,7 +42,7 @@ class CategoricalAutoencoder(Autoencoder):
 
     def from_class(self, one_hot: Tensor, style: Tensor) -> Tensor:
         """What the decoder sees of a chosen class and style."""
-        return torch.cat([style, one_hot], dim=-1)
+        return beside(style, one_hot)
 
     def clouds(self, code: Encoded) -> dict[str, Codes]:
         """Style and class, each for its match."""

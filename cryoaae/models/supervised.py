@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from cryoaae.matching.latent import LatentMatch
-from cryoaae.models.autoencoder import Autoencoder, Objective
+from cryoaae.models.autoencoder import Autoencoder, Objective, beside
 from cryoaae.nets.encoders import Encoded, Encoder
 
 
@@ -38,9 +37,9 @@ class SupervisedAutoencoder(Autoencoder):
         """
         if labels is None:
             raise ValueError("the supervised autoencoder decodes no code without its label")
-        one_hot = torch.nn.functional.one_hot(labels, self.classes).to(code.style.dtype)
+        one_hot = nn.functional.one_hot(labels, self.classes).to(code.style.dtype)
         return self.from_class(one_hot, code.style)
 
     def from_class(self, one_hot: Tensor, style: Tensor) -> Tensor:
         """What the decoder sees of a chosen label and style."""
-        return torch.cat([style, one_hot], dim=-1)
+        return beside(style, one_hot)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from cryoaae.draws import Draws
 
 Stack = tuple[int, ...]
 MOMENTUM, EPSILON = 0.1, 1e-5
+NARROW = 32
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "softplus": nn.functional.softplus}
 
 
@@ -70,6 +72,8 @@ class StackedLinear(nn.Module):
         if self.bias is None:
             return x @ weight
         if weight.dim() == 3 and x.dim() == 3:
+            if self.outputs < NARROW:
+                return cast("Tensor", _NarrowProduct.apply(x, weight)) + self.bias
             return torch.baddbmm(self.bias, x, weight)
         return torch.addmm(self.bias, x, weight) if weight.dim() == x.dim() == 2 else x @ weight + self.bias
 
@@ -81,6 +85,22 @@ class StackedLinear(nn.Module):
             if self.training:
                 self.right.copy_(right)
         return w / (left.mT @ w @ right)
+
+
+class _NarrowProduct(torch.autograd.Function):
+    """x @ w with few columns in w, with the long side last in every product: several times as fast."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return torch.bmm(w.mT, x.mT).mT.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, w = ctx.saved_tensors
+        (slope,) = slopes
+        of_x = slope @ w.mT if ctx.needs_input_grad[0] else None
+        return of_x, (slope.mT @ x).mT.contiguous() if ctx.needs_input_grad[1] else None
 
 
 class StackedBatchNorm(nn.Module):
@@ -148,14 +168,11 @@ class MLP(nn.Module):
         super().__init__()
         widths = [inputs, *hidden]
         self.linear = nn.ModuleList(
-            StackedLinear(a, b, stack=stack, spectral=spectral, std=std)
-            for a, b in itertools.pairwise(widths)
+            StackedLinear(a, b, stack=stack, spectral=spectral, std=std) for a, b in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(StackedBatchNorm(w, stack=stack) for w in hidden) if batch_norm else None
         self.last = (
-            None
-            if outputs is None
-            else StackedLinear(widths[-1], outputs, stack=stack, spectral=spectral, std=std)
+            None if outputs is None else StackedLinear(widths[-1], outputs, stack=stack, spectral=spectral, std=std)
         )
         self.activation = ACTIVATIONS[activation]
         self.dropout, self.input_noise = dropout, input_noise
@@ -165,7 +182,7 @@ class MLP(nn.Module):
         """Map (*stack, n, inputs) to (*stack, n, outputs); in training noise and dropout come from `draws`."""
         noisy = self.training and draws is not None
         if noisy and self.input_noise:
-            x = x + self.input_noise * draws.normal(*x.shape[-2:])  # type: ignore[union-attr]
+            x = torch.add(x, draws.normal(*x.shape[-2:]), alpha=self.input_noise)  # type: ignore[union-attr]
         for index, linear in enumerate(self.linear):
             x = linear(x)
             if self.norms is not None:

@@ -12,6 +12,7 @@ import torch
 
 from cryoaae.autoencoding import diagnostics as diagnostics_module
 from cryoaae.autoencoding import evaluate as evaluate_module
+from cryoaae.autoencoding import judge as judge_module
 from cryoaae.autoencoding.diagnostics import READINGS, Diagnostics, Reading
 from cryoaae.autoencoding.evaluate import class_scores
 from cryoaae.autoencoding.run import FamilyRun, fit_autoencoder
@@ -27,7 +28,7 @@ from cryoaae.runs.progress import NullProgress
 @pytest.fixture(autouse=True)
 def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """What judges a finished run takes longer than a small fit."""
-    monkeypatch.setattr(evaluate_module, "JUDGE_STEPS", 40)
+    monkeypatch.setattr(judge_module, "STEPS", 40)
     monkeypatch.setattr(evaluate_module, "FLOOR_REPEATS", 4)
 
 

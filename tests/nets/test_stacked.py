@@ -14,7 +14,7 @@ SEEDS = [3, 4, 9]
 
 
 def network(stack: tuple[int, ...]) -> MLP:
-    return MLP(5, [8, 6], 2, stack=stack, batch_norm=True, dropout=0.3, input_noise=0.2, spectral=True).double()
+    return MLP(5, [40, 6], 2, stack=stack, batch_norm=True, dropout=0.3, input_noise=0.2, spectral=True).double()
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -37,6 +37,19 @@ def test_members_are_what_they_are_alone(training: bool) -> None:
             torch.testing.assert_close(mine.grad[index], theirs.grad, msg=name)  # type: ignore[index]
         for mine, theirs in zip(stacked.buffers(), alone.buffers(), strict=True):
             torch.testing.assert_close(mine[index], theirs)
+
+
+def test_a_narrow_layer_has_the_derivatives_of_its_formula() -> None:
+    draws = Draws.seeded([1, 2], dtype=torch.float64)
+    layer = StackedLinear(4, 3, stack=(2,)).double()
+    initialise(layer, draws)
+    x, weight = draws.normal(5, 4).requires_grad_(), layer.weight
+
+    def output(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"weight": weight}, (x,)).square()
+
+    assert torch.autograd.gradcheck(output, (x, weight))
+    assert torch.autograd.gradgradcheck(output, (x, weight))
 
 
 def test_a_draw_of_a_stack_is_the_draws_of_its_members() -> None:
