@@ -19,6 +19,7 @@ _PUBLIC = {
     "restore": "cryoaae.restoration.restore",
     "restore_array": "cryoaae.restoration.restore",
     "evaluate": "cryoaae.restoration.evaluate",
+    "validate": "cryoaae.restoration.validate",
     "inspect": "cryoaae.restoration.inspection",
 }
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cryoaae.restoration.fit import fit
     from cryoaae.restoration.inspection import inspect
     from cryoaae.restoration.restore import restore, restore_array
+    from cryoaae.restoration.validate import validate
     from cryoaae.simulation.dataset import simulate
     from cryoaae.volume import Volume
 

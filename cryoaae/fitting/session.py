@@ -37,7 +37,7 @@ class Session:
     voxel_size_angstrom: float
 
 
-def _describe(tomogram: Tomogram, volumes: list[Volume]) -> dict[str, object]:
+def _describe(tomogram: Tomogram, volumes: list[Volume], held_out: torch.Tensor) -> dict[str, object]:
     wedge = tomogram.wedge
     return {
         "name": tomogram.name,
@@ -46,6 +46,8 @@ def _describe(tomogram: Tomogram, volumes: list[Volume]) -> dict[str, object]:
         "tilts_deg": None if wedge.tilts_deg is None else list(wedge.tilts_deg),
         "tilt_axis_deg": wedge.tilt_axis_deg,
         "flipped": wedge.flipped,
+        # First and last working voxel + 1 of each box kept out of fitting, (z, y, x).
+        "held_out_boxes": held_out.int().tolist(),
     }
 
 
@@ -109,7 +111,9 @@ def prepare(
             network=init.spec.network if init else {"widths": list(settings.widths)},
             noise_share=share,
             skewness=float(np.mean([_skewness(s) for s in sources])),
-            tomograms=[_describe(t, v) for t, v in zip(tomograms, volumes, strict=True)],
+            tomograms=[
+                _describe(t, v, s.held_out) for t, v, s in zip(tomograms, volumes, sources, strict=True)
+            ],
         ),
         mean,
         fine=_mean([s.normalised(n) for s, n in zip(raw, normalisations, strict=True)]),

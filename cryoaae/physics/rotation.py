@@ -63,18 +63,27 @@ def spline_prefilter(
 
 
 def sample_positions(
-    rotation: Tensor, centre_zyx: Tensor, size: int, step: float, *, device: torch.device | str | None = None
+    rotation: Tensor,
+    centre_zyx: Tensor,
+    size: int | Sequence[int],
+    step: float,
+    *,
+    device: torch.device | str | None = None,
 ) -> Tensor:
-    """Source positions (size, size, size, 3), (z, y, x) in source voxels, of a rotated box.
+    """Source positions (*size, 3), (z, y, x) in source voxels, of a rotated box.
 
-    The box has `size` voxels of `step` source voxels; its voxel ``size // 2`` lies on `centre_zyx`.
+    The box has `size` voxels (a cube's edge, or z, y, x) of `step` source voxels; its voxel ``size // 2``
+    lies on `centre_zyx`.
     """
-    offsets = (torch.arange(size, device=device, dtype=torch.float32) - size // 2) * step
+    sizes = (size,) * 3 if isinstance(size, int) else size
+    along_z, along_y, along_x = (
+        (torch.arange(n, device=device, dtype=torch.float32) - n // 2) * step for n in sizes
+    )
     # p_source = centre + R^T p_box, one axis at a time: rows of R are where each box axis points.
     r = rotation.to(device=device, dtype=torch.float32)
-    z = offsets[:, None, None, None] * r[0]
-    y = offsets[None, :, None, None] * r[1]
-    x = offsets[None, None, :, None] * r[2]
+    z = along_z[:, None, None, None] * r[0]
+    y = along_y[None, :, None, None] * r[1]
+    x = along_x[None, None, :, None] * r[2]
     return centre_zyx.to(device=device, dtype=torch.float32) + z + y + x
 
 

@@ -25,6 +25,7 @@ WANTED = {
     "simulate": OF_OUTPUT | {"--seed", "--tilt-range"},
     "fit": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--resume", "--init", "--set"},
     "restore": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--halves", "--keep-measured", "--model"},
+    "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg"},
     "evaluate": OF_WORK | {"-o", "--even", "--odd", "--tilts", "--truth", "--baselines"},
     "inspect": OF_WORK | {"-o", "--tilts", "--tilt-range", "--tilt-axis", "--flip-tilts"},
     "aae": OF_OUTPUT | {"--seed", "--device", "--data", "--labels", "--latent", "--divergence", "--epochs", "--resume"},

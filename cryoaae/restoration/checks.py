@@ -1,0 +1,302 @@
+"""The checks of a validation on one tomogram, from arrays to plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryoaae.metrics.error_power import ErrorPower
+from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, Powers, cells, hidden_sectors, score
+from cryoaae.restoration.inspection import central_block, describe_volume
+from cryoaae.restoration.null_tests import NullTest, noise_only, null_test, phase_randomised, regions
+from cryoaae.restoration.verdict import (
+    Reason,
+    judge_filling,
+    judge_geometry,
+    judge_halves,
+    judge_measured,
+    judge_model,
+    judge_nulls,
+    verdict,
+)
+from cryoaae.restoration.wedge_forecast import Forecast, fit_law, forecast, trusted_frequency
+from cryoaae.restoration.working import WorkingTomogram
+from cryoaae.volume import Volume
+
+FORMAT = "cryoaae validation 1"
+# How far from the strict towards the lenient score the truth lies: decision 0009.
+LENIENCY = 0.8
+# The wedge is judged up to this frequency, as `evaluate` judges it; cycles per tomogram voxel.
+HIGHEST = 0.3
+# Shells with less of the structure than this say nothing about learning by heart.
+WELL_MEASURED = 0.3
+# The tilt geometry is estimated on at most so much of the tomogram's middle.
+GEOMETRY_VOXELS = 160
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is checked.
+
+    Parameters
+    ----------
+    name, model : str
+        Of the tomogram and of the model.
+    volumes : list of Volume
+        The whole halves, or the single volume.
+    region : three slices
+        Tomogram voxels that are checked.
+    kept_out_boxes : list of [low, high]
+        Boxes kept out of fitting, working voxels (z, y, x) of the whole tomogram.
+    fitted_here : bool
+        Whether the model was fitted on this tomogram.
+    """
+
+    name: str
+    model: str
+    volumes: list[Volume]
+    region: tuple[slice, slice, slice]
+    kept_out_boxes: list[Any]
+    fitted_here: bool
+
+
+class Checks:
+    """The checks of one tomogram, from arrays to plain data."""
+
+    def __init__(
+        self, checked: Checked, tomogram: WorkingTomogram, turns_deg: Sequence[float], *, seed: int
+    ) -> None:
+        self.checked, self.tomogram, self.turns_deg = checked, tomogram, list(turns_deg)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.voxel = tomogram.voxel_size_angstrom
+
+    def run(self) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+        """Do all of them; return the result and the volumes to be drawn, on the working grid."""
+        tomogram = self.tomogram
+        geometry = self.geometry()
+        reasons = [judge_geometry(geometry), judge_model(fitted_here=self.checked.fitted_here)]
+        found: dict[str, Any] = {"held_out": None, "measured": None, "null_tests": None}
+        if len(tomogram.halves) == 2:
+            estimates = tomogram.restore_each(tomogram.halves)
+            restored = (estimates[0] + estimates[1]) / 2
+            reasons.append(judge_halves(self.noise_share()))
+            found["measured"], gap = self.measured(estimates)
+            found["null_tests"] = self.nulls(restored)
+            found["held_out"], filling = self.held_out(restored)
+            reasons += [filling, judge_nulls(found["null_tests"])]
+            reasons += [reason for reason in (judge_measured(gap),) if reason is not None]
+        else:
+            restored = tomogram.restore(tomogram.halves)
+            said = "A single volume: nothing that was filled in can be held against a second measurement."
+            reasons.append(Reason("halves", "caution", said))
+        result = {
+            **self.header(),
+            "verdict": verdict(reasons),
+            "reasons": [asdict(reason) for reason in reasons],
+            **found,
+            "geometry": geometry,
+        }
+        return plain(result), self.panels(restored)
+
+    @property
+    def working_bin(self) -> int:
+        return self.tomogram.plan.frame.working_bin
+
+    def header(self) -> dict[str, Any]:
+        from cryoaae import __version__
+
+        checked, wedge = self.checked, self.tomogram.wedge
+        return {
+            "format": FORMAT,
+            "version": __version__,
+            "name": checked.name,
+            "model": checked.model,
+            "shape_zyx": list(checked.volumes[0].shape),
+            "voxel_size_angstrom": checked.volumes[0].voxel_size_angstrom,
+            "working_voxel_angstrom": self.voxel,
+            "wedge": {
+                "tilt_range_deg": list(wedge.tilt_range_deg),
+                "tilt_axis_deg": wedge.tilt_axis_deg,
+                "flipped": wedge.flipped,
+            },
+            "region_zyx": [[s.start, s.stop] for s in checked.region],
+        }
+
+    def panels(self, restored: Tensor) -> list[tuple[str, Any]]:
+        tomogram = self.tomogram
+        before = torch.stack(tomogram.halves).mean(dim=0)
+        measured = tomogram.wedge.solid().measured(restored)
+        volumes = (
+            ("Before", before), ("Restored", restored), ("Measured only", measured),
+            ("Filled in only", restored - measured),
+        )  # fmt: skip
+        return [(title, volume[tomogram.core].numpy()) for title, volume in volumes]
+
+    # -- the checks ------------------------------------------------------------------------------
+
+    def geometry(self) -> dict[str, Any]:
+        """The stated tilts against those that the spectrum of the whole tomogram shows."""
+        volumes, wedge = self.checked.volumes, self.tomogram.wedge
+        mean = np.mean([central_block(volume, GEOMETRY_VOXELS) for volume in volumes], axis=0)
+        facts, seen, _ = describe_volume(Volume(mean, volumes[0].voxel_size_angstrom), wedge)
+        return {
+            "stated_range_deg": list(wedge.tilt_range_deg),
+            "estimated_range_deg": None if seen is None else list(seen.tilt_range_deg),
+            "estimated_axis_deg": None if seen is None else seen.tilt_axis_deg,
+            "warnings": facts["warnings"],
+        }
+
+    def noise_share(self) -> float:
+        """Power of the halves' difference over that of the halves."""
+        even, odd = (half[self.tomogram.core].double() for half in self.tomogram.halves)
+        return float((even - odd).square().mean() / (even.var() + odd.var()))
+
+    def measured(self, estimates: list[Tensor]) -> tuple[dict[str, Any], float | None]:
+        """Correlation with the structure where data were measured, in kept-out boxes and elsewhere."""
+        tomogram = self.tomogram
+        seen = regions(tomogram)["measured"]
+        table = cells(tomogram.shape, torch.zeros(seen.shape), seen)
+        boxes, elsewhere = self.masks()
+        parts = {
+            name: score(tomogram, tomogram.halves, estimates, table, where) if bool(where.any()) else {}
+            for name, where in (("kept_out", boxes), ("fitted", elsewhere))
+        }
+        shells = [
+            {**self.band(shell), **{name: self.scored(found.get((shell, 0))) for name, found in parts.items()}}
+            for shell in range(len(SHELL_EDGES) - 1)
+        ]
+        pairs = [(found, parts["kept_out"].get(cell)) for cell, found in parts["fitted"].items()]
+        gaps = [a.correlation - b.correlation for a, b in pairs if b and a.correlation > WELL_MEASURED]
+        known = [gap for gap in gaps if math.isfinite(gap)]
+        return {"shells": shells}, float(np.mean(known)) if known else None
+
+    def masks(self) -> tuple[Tensor, Tensor]:
+        """Voxels of boxes kept out of fitting and the others, faces of the checked part left out."""
+        tomogram, bin_ = self.tomogram, self.working_bin
+        inside = torch.zeros(tomogram.shape, dtype=torch.bool)
+        inside[tomogram.inside] = True
+        boxes = torch.zeros_like(inside)
+        offset = [c.start - s.start // bin_ for c, s in zip(tomogram.core, self.checked.region, strict=True)]
+        for low, high in self.checked.kept_out_boxes:
+            z, y, x = (slice(max(0, a + o), max(0, b + o)) for a, b, o in zip(low, high, offset, strict=True))
+            boxes[z, y, x] = True
+        return inside & boxes, inside & ~boxes
+
+    def nulls(self, restored: Tensor) -> dict[str, Any]:
+        """Power given for noise alone and for a texture without structure."""
+        texture = phase_randomised(self.tomogram, generator=self.generator)
+        tests = {"noise_only": noise_only(self.tomogram), "phase_randomised": texture}
+        return {
+            name: self.null_facts(null_test(self.tomogram, halves, restored)) for name, halves in tests.items()
+        }
+
+    def null_facts(self, test: NullTest) -> dict[str, Any]:
+        shells = [
+            {**self.band(i), **{name: float(values[i]) for name, values in test.shells.items()}}
+            for i in range(len(SHELL_EDGES) - 1)
+        ]
+        return {**test.whole, "shells": shells}
+
+    def held_out(self, restored: Tensor) -> tuple[dict[str, Any], Reason]:
+        """Hide measured tilts, restore, compare; and what that says of the wedge."""
+        found: dict[str, Powers] = {"strict": {}, "lenient": {}}
+        for turned in hidden_sectors(self.tomogram, self.turns_deg, generator=self.generator):
+            for name, powers in found.items():
+                for cell, more in getattr(turned, name).items():
+                    powers[cell] = powers[cell] + more if cell in powers else more
+        shells = range(len(SHELL_EDGES) - 1)
+        by_shell = {
+            name: {s: total for s in shells if (total := _sum(p for (k, _), p in powers.items() if k == s))}
+            for name, powers in found.items()
+        }
+        wedge = self.wedge(restored, found)
+        facts = {
+            "turns_deg": self.turns_deg,
+            "shells": [
+                {**self.band(s), **{name: self.scored(by_shell[name].get(s)) for name in found}} for s in shells
+            ],
+            "cells": [
+                {
+                    "shell": s,
+                    "distance_low_per_angstrom": d * DISTANCE_STEP / self.voxel,
+                    "distance_high_per_angstrom": (d + 1) * DISTANCE_STEP / self.voxel,
+                    **{name: self.scored(found[name][(s, d)]) for name in found},
+                }
+                for s, d in sorted(found["strict"])
+            ],
+            "wedge": wedge,
+        }
+        lenient = _sum(found["lenient"].values())
+        slope, recovered = (lenient.slope, lenient.recovered) if lenient else (math.nan, math.nan)
+        return facts, judge_filling(wedge, slope, recovered)
+
+    def wedge(self, restored: Tensor, found: dict[str, Powers]) -> dict[str, Any]:
+        """What may be expected in the tomogram's own wedge."""
+        highest = min(SHELL_EDGES[-1], HIGHEST * self.working_bin)
+        read: dict[str, Forecast] = {
+            name: forecast(self.tomogram, restored, fit_law(powers), highest=highest)
+            for name, powers in found.items()
+        }
+        strict, lenient = read["strict"], read["lenient"]
+        expected = strict.shells + LENIENCY * (lenient.shells - strict.shells)
+        trusted = trusted_frequency(expected.tolist())
+        return {
+            "correlation": {
+                "strict": strict.whole,
+                "expected": strict.whole + LENIENCY * (lenient.whole - strict.whole),
+                "lenient": lenient.whole,
+            },
+            "extrapolated_share": strict.extrapolated_share,
+            "curve": [
+                {
+                    **self.band(s),
+                    "strict": float(strict.shells[s]),
+                    "expected": float(expected[s]),
+                    "lenient": float(lenient.shells[s]),
+                    "extrapolated_share": float(strict.extrapolated[s]),
+                }
+                for s in range(len(SHELL_EDGES) - 1)
+            ],
+            "resolution_angstrom": None if trusted is None else self.voxel / trusted,
+        }
+
+    # -- plain data ------------------------------------------------------------------------------
+
+    def band(self, shell: int) -> dict[str, float]:
+        return {
+            "low_per_angstrom": SHELL_EDGES[shell] / self.voxel,
+            "high_per_angstrom": SHELL_EDGES[shell + 1] / self.voxel,
+        }
+
+    def scored(self, powers: ErrorPower | None) -> dict[str, Any] | None:
+        if powers is None:
+            return None
+        low, high = powers.interval("correlation", generator=self.generator)
+        return {
+            "correlation": powers.correlation, "interval": [low, high], "slope": powers.slope,
+            "recovered": powers.recovered, "error": powers.error, "signal": float(powers.signal.sum()),
+        }  # fmt: skip
+
+
+def _sum(powers: Any) -> ErrorPower | None:
+    total: ErrorPower | None = None
+    for part in powers:
+        total = part if total is None else total + part
+    return total
+
+
+def plain(value: Any) -> Any:
+    """The same for JSON: no NaN, no numpy."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

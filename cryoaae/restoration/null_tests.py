@@ -1,0 +1,77 @@
+"""Does the restorer put structure where there is none? Noise alone, and the tomogram's spectrum without its phases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
+from cryoaae.restoration.held_out import SHELL_EDGES
+from cryoaae.restoration.working import WorkingTomogram
+
+REGIONS = ("measured", "wedge")
+# Fourier voxels beyond the edge: what counts as measured, and as missing.
+MEASURED_DEPTH, WEDGE_DEPTH = -1.0, 3.0
+
+
+@dataclass(frozen=True)
+class NullTest:
+    """Power of what a null gives over that of the restoration.
+
+    Parameters
+    ----------
+    shells : dict of region to (shells,)
+        NaN where a shell has no coefficient of the region.
+    whole : dict of region to float
+        Over all shells together.
+    """
+
+    shells: dict[str, Tensor]
+    whole: dict[str, float]
+
+
+def regions(tomogram: WorkingTomogram) -> dict[str, Tensor]:
+    """Masks (z, y, x // 2 + 1) of what was measured and of the wedge, the zone between left out."""
+    depth = tomogram.wedge.solid().depth(tomogram.shape, object_zyx=tomogram.core_shape)
+    return {"measured": depth < MEASURED_DEPTH, "wedge": depth > WEDGE_DEPTH}
+
+
+def noise_only(tomogram: WorkingTomogram) -> list[Tensor]:
+    """Two halves of noise: the half-difference, and the same shifted by half the box."""
+    even, odd = tomogram.halves
+    noise = (even - odd) / 2**0.5
+    return [noise, noise.roll([n // 2 for n in noise.shape], dims=(0, 1, 2))]
+
+
+def phase_randomised(tomogram: WorkingTomogram, *, generator: torch.Generator) -> list[Tensor]:
+    """Two halves with the tomogram's spectrum and noise, but without its phases: a Gaussian texture."""
+    even, odd = tomogram.halves
+    white = rfft(torch.randn(tomogram.shape, generator=generator))
+    phases = white / white.abs().clamp(min=torch.finfo(torch.float32).tiny)
+    texture = irfft(rfft((even + odd) / 2).abs() * phases, tomogram.shape)
+    return [texture + (even - odd) / 2, texture - (even - odd) / 2]
+
+
+def null_test(tomogram: WorkingTomogram, halves: list[Tensor], restored: Tensor) -> NullTest:
+    """Restore the halves of a null and compare the power with that of the restoration."""
+    powers = [_powers(tomogram, volume) for volume in (tomogram.restore(halves), restored)]
+    null, real = powers
+    return NullTest(
+        {name: null[name] / real[name] for name in REGIONS},
+        {name: float(null[name].sum() / real[name].sum()) for name in REGIONS},
+    )
+
+
+def _powers(tomogram: WorkingTomogram, volume: Tensor) -> dict[str, Tensor]:
+    shape, shells = tomogram.shape, len(SHELL_EDGES) - 1
+    power = rfft(volume).abs().square().double() * multiplicity(shape)
+    shell = torch.bucketize(radius(shape), torch.tensor(SHELL_EDGES), right=True) - 1
+    inside = (shell >= 0) & (shell < shells)
+    found = {}
+    for name, mask in regions(tomogram).items():
+        index = torch.where(mask & inside, shell, shells).flatten()
+        sums = torch.zeros(shells + 1, dtype=torch.float64).index_add_(0, index, power.flatten())
+        found[name] = sums[:shells]
+    return found

@@ -1,0 +1,292 @@
+"""Validate: what of a restoration can be trusted, measured on the user's own data."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryoaae.errors import InputError
+from cryoaae.io.atomic import write_bytes, write_text
+from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs, split_inputs
+from cryoaae.models.restorer import Restorer
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.checks import Checked, Checks
+from cryoaae.restoration.engine import RestoreOptions
+from cryoaae.restoration.restore import check_voxel_size, known_wedge
+from cryoaae.restoration.working import WorkingTomogram
+from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.resources import set_threads
+from cryoaae.volume import Volume
+
+# A part of at most this many working voxels an axis is checked: more of it would only narrow intervals.
+REGION = 96
+# Turns of the tomogram, in multiples of the width of the narrowest hidden sector.
+TURNS = (1, 2, 3)
+PASSES_FIRST, PASSES_A_TURN = 6, 12
+
+
+@dataclass(frozen=True)
+class ValidateOptions:
+    """How to validate.
+
+    Parameters
+    ----------
+    hold_out_deg : float
+        Width of the narrowest sector of tilts that is hidden; twice and three times as much too.
+    seed : int
+        Of every random draw.
+    device : str
+        ``auto``, ``cpu`` or ``cuda[:i]``.
+    allow_scale : bool
+        Accept a voxel size that differs from the one the model was fitted on.
+    """
+
+    hold_out_deg: float = 15.0
+    seed: int = 0
+    device: str = "auto"
+    allow_scale: bool = False
+
+    def __post_init__(self) -> None:
+        if not 5 <= self.hold_out_deg <= 30:
+            raise InputError("--hold-out-deg", f"{self.hold_out_deg:g} degrees", "give 5 to 30")
+
+    @property
+    def turns_deg(self) -> list[float]:
+        return [self.hold_out_deg * n for n in TURNS]
+
+
+def validate(
+    inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
+    output: Path | str = "",
+    *,
+    model: Restorer | Path | str,
+    even: Sequence[Path | str] | Path | str = (),
+    odd: Sequence[Path | str] | Path | str = (),
+    tilts: Sequence[Path | str] | Path | str | None = None,
+    tilt_range: tuple[float, float] | None = None,
+    tilt_axis: str | float = "y",
+    flip_tilts: bool = False,
+    voxel_size_angstrom: float | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    options: ValidateOptions | None = None,
+    opening: dict[str, Any] | None = None,
+    **keywords: Any,
+) -> list[dict[str, Any]]:
+    """Check on the user's own data what of a restoration can be trusted; write report.html and report.json.
+
+    Parameters
+    ----------
+    inputs : paths or TomogramInput
+        Single volumes, or inputs resolved already; or give `even` and `odd`.
+    output : path
+        Folder to write to; with several tomograms one folder in it for each.
+    model : Restorer or path
+        A fitted restorer, its weights, or its run folder.
+    even, odd, tilts, tilt_range, tilt_axis, flip_tilts
+        As on the command line; see `io.project.resolve_inputs`.
+    voxel_size_angstrom : float, optional
+        Overrules the files' headers.
+    threads : int, optional
+    overwrite : bool
+        Replace an existing report.
+    progress : Progress, optional
+    options : ValidateOptions, optional
+    opening : dict, optional
+        Further keywords of `io.project.open_tomogram`.
+    **keywords
+        Fields of `ValidateOptions`.
+
+    Returns
+    -------
+    list of dict
+        What each report.json holds: "verdict" (trusted, caution, do not use) and "reasons" first.
+
+    Raises
+    ------
+    InputError
+        Before any work, when an input or the output folder is wrong.
+    InterruptedRunError
+    """
+    chosen = replace(options or ValidateOptions(), **keywords)
+    set_threads(threads)
+    told = progress or NullProgress()
+    results = []
+    for work in _plan(
+        inputs, Path(output), model, chosen, overwrite=overwrite,
+        opening={"voxel_size_angstrom": voxel_size_angstrom, **(opening or {})},
+        geometry={
+            "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
+            "flip_tilts": flip_tilts,
+        },
+    ):  # fmt: skip
+        result, panels = work.run(told)
+        _write(result, panels, work.folder)
+        results.append(result)
+    return results
+
+
+def plan_validation(
+    inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
+    output: Path | str = "",
+    *,
+    model: Restorer | Path | str,
+    overwrite: bool = False,
+    options: ValidateOptions | None = None,
+    opening: dict[str, Any] | None = None,
+    **geometry: Any,
+) -> list[str]:
+    """Check everything `validate` would, and say what it would do and how long it takes; writes nothing.
+
+    Raises
+    ------
+    InputError
+    """
+    work = _plan(
+        inputs, Path(output), model, options or ValidateOptions(), overwrite=overwrite, opening=opening or {},
+        geometry=geometry,
+    )  # fmt: skip
+    return [item.describe() for item in work]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One tomogram to validate."""
+
+    name: str
+    folder: Path
+    volumes: list[Volume]
+    wedge: MissingWedge
+    model: Restorer
+    model_name: str
+    options: ValidateOptions
+
+    @property
+    def region(self) -> tuple[slice, slice, slice]:
+        """The part that is checked: around the first box kept out of fitting, in tomogram voxels."""
+        bin_ = int(self.model.spec.working_bin)
+        edge = REGION * bin_
+        boxes = self.kept_out_boxes
+        slices = []
+        for axis, n in enumerate(self.volumes[0].shape):
+            middle = (boxes[0][0][axis] + boxes[0][1][axis]) * bin_ // 2 if boxes else n // 2
+            start = min(max(0, middle - edge // 2), max(0, n - edge)) // bin_ * bin_
+            slices.append(slice(start, min(n, start + edge)))
+        z, y, x = slices
+        return z, y, x
+
+    @property
+    def known(self) -> dict[str, Any] | None:
+        """What the model says of this tomogram, if it was fitted on it."""
+        digests = {volume.digest() for volume in self.volumes}
+        entries = (t for t in self.model.spec.tomograms if digests & set(t["digests"]))
+        return next(entries, None)
+
+    @property
+    def kept_out_boxes(self) -> list[Any]:
+        """Boxes kept out of fitting, working voxels of the whole tomogram."""
+        return list((self.known or {}).get("held_out_boxes", []))
+
+    @property
+    def passes(self) -> int:
+        if len(self.volumes) < 2:
+            return 1
+        return PASSES_FIRST + PASSES_A_TURN * len(self.options.turns_deg)
+
+    def tomogram(self, advance: Callable[[int], None] = lambda _: None) -> WorkingTomogram:
+        """The checked part on the working grid."""
+        cut = [
+            Volume(volume.block(*self.region), volume.voxel_size_angstrom, source=volume.source)
+            for volume in self.volumes
+        ]
+        restoring = RestoreOptions(device=self.options.device)
+        return WorkingTomogram.of(cut, self.wedge, self.model, options=restoring, advance=advance)
+
+    def describe(self) -> str:
+        """What would be done, and how long it takes by a pass timed now."""
+        tomogram = self.tomogram()
+        started = time.perf_counter()
+        tomogram.restore(tomogram.halves[:1])
+        seconds = self.passes * (time.perf_counter() - started)
+        size = " x ".join(str(s.stop - s.start) for s in self.region)
+        if len(self.volumes) < 2:
+            return f"{self.name}: a single volume: only its tilt geometry can be checked -> {self.folder}"
+        turns = ", ".join(f"{turn:g}" for turn in self.options.turns_deg)
+        return (
+            f"{self.name}: {size} voxels (z, y, x) restored {self.passes} times, tilts hidden by turns of {turns} "
+            f"degrees both ways, two null tests; about {_duration(1.5 * seconds)} -> {self.folder}"
+        )
+
+    def run(self, told: Progress) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+        """Do every check; return the result and the volumes to be drawn."""
+        started = time.perf_counter()
+        told.start(f"validating {self.name}", 1.0, "checks")
+        done = 0.0
+
+        def advance(voxels: int) -> None:
+            nonlocal done
+            told.check()
+            share = voxels / (self.passes * math.prod(tomogram.shape))
+            told.advance(min(share, 1 - done))
+            done = min(1.0, done + share)
+
+        tomogram = self.tomogram(advance)
+        checked = Checked(
+            self.name, self.model_name, self.volumes, self.region, self.kept_out_boxes, self.known is not None
+        )
+        result, panels = Checks(checked, tomogram, self.options.turns_deg, seed=self.options.seed).run()
+        told.finish()
+        return {**result, "seconds": round(time.perf_counter() - started, 1)}, panels
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
+def _plan(
+    inputs: Any,
+    output: Path,
+    model: Any,
+    options: ValidateOptions,
+    *,
+    overwrite: bool,
+    opening: dict[str, Any],
+    geometry: dict[str, Any],
+) -> list[_Work]:
+    restorer = Restorer.load(model) if isinstance(model, str | Path) else model
+    given, items = split_inputs(inputs)
+    if not items:
+        stated = geometry.get("tilts") is not None or geometry.get("tilt_range") is not None
+        items = resolve_inputs(given, **geometry, default_wedge=None if stated else MissingWedge())
+        if not stated:
+            items = [replace(item, wedge=known_wedge(item, restorer)) for item in items]
+    work = []
+    for item in items:
+        folder = output if len(items) == 1 else output / item.name
+        if (folder / "report.json").exists() and not overwrite:
+            raise InputError(folder, "holds a report already", "give another folder, or --overwrite")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(folder, "is a file", "give a folder")
+        opened = open_tomogram(item, **opening)
+        volumes = list(opened.volumes)
+        check_voxel_size(volumes[0].voxel_size_angstrom, restorer, item.name, allow_scale=options.allow_scale)
+        name = str(model) if isinstance(model, str | Path) else "model"
+        work.append(_Work(item.name, folder, volumes, item.wedge, restorer, name, options))
+    return work
+
+
+def _write(result: dict[str, Any], panels: list[tuple[str, Any]], folder: Path) -> None:
+    from cryoaae.reports.validation import validation_figures, validation_report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = validation_figures(result, panels)
+    for name, data in figures.items():
+        write_bytes(folder / f"{name}.png", data)
+    write_text(folder / "report.html", validation_report(result, figures).render())
+    write_text(folder / "report.json", json.dumps(result, indent=1) + "\n")

@@ -1,0 +1,172 @@
+"""From what was recovered of hidden tilts to what may be expected in the tomogram's own wedge.
+
+The correlation found is fitted by shell k and distance d to measured data,
+
+    rho(k, d) = rho_k - beta (d - mean of d in shell k),        beta >= 0,
+
+and read at the shells and distances of the wedge, with the power the restoration has there and the
+power the structure has in measured directions (the law of structures does not know the beam).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoaae.physics.fourier import multiplicity, rfft
+from cryoaae.restoration.held_out import CELLS_A_SHELL, DISTANCE_STEP, SHELL_EDGES, UNIT, Powers, cells
+from cryoaae.restoration.null_tests import regions
+from cryoaae.restoration.working import WorkingTomogram
+
+SHELLS = len(SHELL_EDGES) - 1
+# Correlation at which a resolution is stated.
+TRUSTED_CORRELATION = 0.5
+
+
+@dataclass(frozen=True)
+class Law:
+    """Fitted correlation by shell and distance.
+
+    Parameters
+    ----------
+    correlation, distance : (shells,)
+        rho_k and the mean distance that it was found at, cycles per voxel; NaN in untested shells.
+    fall : float
+        beta, per cycle per voxel.
+    nearest, reach : (shells,)
+        Smallest and largest distance tested.
+    """
+
+    correlation: Tensor
+    distance: Tensor
+    fall: float
+    nearest: Tensor
+    reach: Tensor
+
+    def at(self, shell: int, distance: float) -> tuple[float, bool]:
+        """Correlation at a place of Fourier space, and whether that lies beyond what was tested."""
+        tested = torch.nonzero(self.correlation.isfinite()).flatten()
+        if not len(tested):
+            return 0.0, True
+        away = (tested - shell).abs()
+        # Between two tested shells the worse one.
+        like = min(tested[away == away.min()].tolist(), key=lambda k: float(self.correlation[k]))
+        # Nearer to measured data than was tested it is taken to be no better.
+        fallen = self.fall * (max(distance, float(self.nearest[like])) - float(self.distance[like]))
+        value = min(max(float(self.correlation[like]) - fallen, 0.0), 1.0)
+        return value, like != shell or distance > float(self.reach[like])
+
+
+def fit_law(found: Powers) -> Law:
+    """Fit the law to error powers by (shell, distance); cells weigh by the power in them."""
+    nan = torch.full((SHELLS,), math.nan, dtype=torch.float64)
+    correlation, distance, nearest, reach = nan.clone(), nan.clone(), nan.clone(), nan.clone()
+    slopes, spreads = 0.0, 0.0
+    for shell in range(SHELLS):
+        row = [(d, p) for (s, d), p in sorted(found.items()) if s == shell]
+        points = [(_middle(d), *_moments(p)) for d, p in row if _moments(p)[1] > 0]
+        total = sum(norm for _, _, norm in points)
+        if not points or total <= 0:
+            continue
+        mean = sum(common for _, common, _ in points) / total
+        middle = sum(d * norm for d, _, norm in points) / total
+        correlation[shell], distance[shell] = mean, middle
+        nearest[shell], reach[shell] = points[0][0], points[-1][0] + DISTANCE_STEP / 2
+        slopes += sum((d - middle) * (common - mean * norm) for d, common, norm in points)
+        spreads += sum(norm * (d - middle) ** 2 for d, _, norm in points)
+    fall = max(0.0, -slopes / spreads) if spreads > 0 else 0.0
+    return Law(correlation, distance, fall, nearest, reach)
+
+
+def _middle(distance_bin: int) -> float:
+    return (distance_bin + 0.5) * DISTANCE_STEP
+
+
+def _moments(powers: object) -> tuple[float, float]:
+    """What structure and estimate have in common, and the most they could: their correlation is the ratio."""
+    signal, common, estimate = (float(getattr(powers, n).sum()) for n in ("signal", "common", "estimate"))
+    return common, math.sqrt(signal * estimate) if signal > 0 and estimate > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What may be expected in the wedge.
+
+    Parameters
+    ----------
+    whole : float
+        Correlation of all that is filled in with the structure.
+    shells : (shells,)
+        By shell; NaN where the wedge has none.
+    extrapolated : (shells,)
+        Share of the coefficients that lie beyond what was tested.
+    extrapolated_share : float
+        The same over all shells, weighted by the restoration's power.
+    """
+
+    whole: float
+    shells: Tensor
+    extrapolated: Tensor
+    extrapolated_share: float
+
+
+def forecast(tomogram: WorkingTomogram, restored: Tensor, law: Law, *, highest: float = SHELL_EDGES[-1]) -> Forecast:
+    """Read a law at the places of the wedge, up to a frequency in cycles per working voxel."""
+    weight = multiplicity(tomogram.shape).double()
+    masks = regions(tomogram)
+    structure = _signal_by_shell(tomogram, masks["measured"])
+    power = rfft(restored).abs().square().double() * weight
+    distance = tomogram.wedge.solid().depth(tomogram.shape, object_zyx=UNIT)
+    table = cells(tomogram.shape, distance, masks["wedge"])
+    signal, estimate, common, count, untested, untested_power = torch.zeros(6, SHELLS, dtype=torch.float64)
+    for cell in (c for c in table.unique().tolist() if c >= 0):
+        shell, column = divmod(int(cell), CELLS_A_SHELL)
+        mask = table == cell
+        n, m = float((weight * mask).sum()), float(power[mask].sum())
+        s = n * max(0.0, float(structure[shell]))
+        rho, beyond = law.at(shell, _middle(column))
+        common[shell] += rho * math.sqrt(s * m)
+        for row, amount in (
+            (signal, s), (estimate, m), (count, n), (untested, n * beyond), (untested_power, m * beyond)
+        ):  # fmt: skip
+            row[shell] += amount
+    used = torch.tensor(SHELL_EDGES[1:]) <= highest + 1e-6
+    most = math.sqrt(float(signal[used].sum() * estimate[used].sum()))
+    filled = float(estimate[used].sum())
+    return Forecast(
+        float(common[used].sum()) / most if most > 0 else 0.0,
+        common / (signal * estimate).sqrt(),
+        untested / count,
+        float(untested_power[used].sum()) / filled if filled > 0 else 1.0,
+    )
+
+
+def _signal_by_shell(tomogram: WorkingTomogram, measured: Tensor) -> Tensor:
+    """Power of the structure per coefficient, from the halves, (shells,)."""
+    shape = tomogram.shape
+    even, odd = (rfft(half) for half in tomogram.halves)
+    cross = (even * odd.conj()).real.double() * multiplicity(shape)
+    table = cells(shape, torch.zeros_like(cross, dtype=torch.float32), measured)
+    found = torch.zeros(SHELLS, dtype=torch.float64)
+    for shell in range(SHELLS):
+        mask = table == shell * CELLS_A_SHELL
+        count = float((multiplicity(shape) * mask).sum())
+        found[shell] = float(cross[mask].sum()) / count if count else 0.0
+    return found
+
+
+def trusted_frequency(curve: Sequence[float]) -> float | None:
+    """Frequency, cycles per working voxel, at which a curve by shell first falls below one half."""
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(SHELL_EDGES)]
+    known = [(k, c) for k, c in zip(middles, curve, strict=True) if math.isfinite(c)]
+    if not known or known[0][1] < TRUSTED_CORRELATION:
+        return None
+    for (k0, c0), (k1, c1) in itertools.pairwise(known):
+        if c1 < TRUSTED_CORRELATION:
+            return k0 + (c0 - TRUSTED_CORRELATION) / (c0 - c1) * (k1 - k0)
+    return known[-1][0]

@@ -1,0 +1,125 @@
+"""A tomogram on the working grid, to be restored as often as a check asks: hidden, shuffled, or as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryoaae.patches.normalise import Normalisation, shared_normalisation
+from cryoaae.physics.fourier import irfft, rfft
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.engine import Plan, RestoreOptions, plan_restoration
+from cryoaae.restoration.network import TileRunner
+from cryoaae.restoration.scratch import Scratch
+from cryoaae.restoration.stream import to_working
+from cryoaae.volume import Volume
+
+# What faces, and the continuation beyond them, reach: left out of all that is measured.
+FACE_VOXELS = 4
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class WorkingTomogram:
+    """Halves of a tomogram as the network sees them, and the network.
+
+    Parameters
+    ----------
+    halves : list of (z, y, x)
+        Normalised, band-limited, continued periodically beyond the faces.
+    wedge : MissingWedge
+    model : Restorer
+    plan : Plan
+    normalisation : Normalisation
+        Shared by both halves, and by all that is made from them.
+    voxel_size_angstrom : float
+        Of the working grid.
+    advance : callable
+        Called with the working voxels done; may raise to stop.
+    """
+
+    halves: list[Tensor]
+    wedge: MissingWedge
+    model: Any
+    plan: Plan
+    normalisation: Normalisation
+    voxel_size_angstrom: float
+    advance: Callable[[int], None] = field(default=_nothing)
+
+    @classmethod
+    def of(
+        cls,
+        volumes: Sequence[Volume],
+        wedge: MissingWedge,
+        model: Any,
+        *,
+        options: RestoreOptions,
+        advance: Callable[[int], None] = _nothing,
+    ) -> WorkingTomogram:
+        """Bring halves to the working grid, whole and in memory."""
+        plan = plan_restoration(volumes[0].shape, model, options)
+        bin_ = plan.frame.working_bin
+        share = float(getattr(model.spec, "noise_share", 0.0))
+        normalisation = shared_normalisation(volumes, bin_, noise_share=share)
+        made = cls([], wedge, model, plan, normalisation, bin_ * volumes[0].voxel_size_angstrom, advance)
+        made.halves.extend(made.bring(volume) for volume in volumes)
+        return made
+
+    def bring(self, volume: Volume) -> Tensor:
+        """Bring a volume of the same shape, in the same units, to the working grid."""
+        array = to_working(volume, self.plan.frame, self.normalisation, scratch=Scratch(None), check=_nothing)
+        return torch.from_numpy(np.array(array))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Size of the continued working grid."""
+        z, y, x = self.plan.frame.working_zyx
+        return z, y, x
+
+    @property
+    def core(self) -> tuple[slice, slice, slice]:
+        """The tomogram within the continued grid."""
+        bin_ = self.plan.frame.working_bin
+        z, y, x = (slice(a.before // bin_, (a.before + a.size) // bin_) for a in self.plan.frame.axes)
+        return z, y, x
+
+    @property
+    def core_shape(self) -> tuple[int, int, int]:
+        """Size of the tomogram in working voxels, (z, y, x)."""
+        z, y, x = (s.stop - s.start for s in self.core)
+        return z, y, x
+
+    @property
+    def inside(self) -> tuple[slice, slice, slice]:
+        """The core without its faces."""
+        z, y, x = (slice(s.start + FACE_VOXELS, s.stop - FACE_VOXELS) for s in self.core)
+        return z, y, x
+
+    def restore(self, halves: Sequence[Tensor]) -> Tensor:
+        """Mean of the restored halves, (z, y, x)."""
+        mean = torch.zeros(self.shape)
+        for half in halves:
+            self._add(half, mean, 1 / len(halves))
+        return mean
+
+    def restore_each(self, halves: Sequence[Tensor]) -> list[Tensor]:
+        """Every half restored, (z, y, x) each."""
+        return [self.restore([half]) for half in halves]
+
+    def _add(self, half: Tensor, mean: Tensor, weight: float) -> None:
+        function = self.model.restore if len(self.halves) == 2 else self.model
+        runner = TileRunner(function, self.plan.grid, self.plan.device, ((),), self.advance)
+        tiles = self.plan.grid.tiles(self.plan.tile)
+        runner.run(half.numpy(), mean.numpy(), tiles, batch=self.plan.batch, weight=weight)
+
+    def without(self, hidden: Tensor) -> list[Tensor]:
+        """The halves without some coefficients (z, y, x // 2 + 1)."""
+        return [irfft(rfft(half) * ~hidden, self.shape) for half in self.halves]
