@@ -121,4 +121,4 @@ def test_two_runs_may_not_share_a_folder(fit_command, tmp_path, capfd) -> None:
     assert code == 2
     assert "in use" in capfd.readouterr().err
     # The lock of a dead process is taken over.
-    finish([*fit_command, "-o", str(run), "--overwrite"])
+    finish([*fit_command, "-o", str(run), "--overwrite", "--steps", "2"])
