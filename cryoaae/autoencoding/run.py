@@ -7,7 +7,6 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -310,15 +309,10 @@ class Recorder:
         judge = Judge(run.data) if run.told_classes else None
         generative = settings.variant in GENERATIVE
 
-        def scored(index: int, seed: int) -> dict[str, float]:
-            return evaluate_member(run.member(index), run.data, seed, parzen=generative, judge=judge)
-
         members = []
-        # Half of a member's scores are fits of small classifiers, which use one thread each.
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for scores in pool.map(scored, range(len(run.all_seeds())), run.all_seeds()):
-                members.append(scores)
-                self.progress.advance()
+        for index, seed in enumerate(run.all_seeds()):
+            members.append(evaluate_member(run.member(index), run.data, seed, parzen=generative, judge=judge))
+            self.progress.advance()
         self.progress.finish()
         weights = dict(self.loop.average.state_dict())
         facts = {"settings": settings.model_dump(mode="json"), "shape": list(run.data.train.shape)}

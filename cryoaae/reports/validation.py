@@ -26,9 +26,9 @@ VERDICTS = {
 }
 KIND_COLOURS = {"strict": COLOURS[0], "expected": COLOURS[5], "lenient": COLOURS[2]}
 KIND_LABELS = {
-    "strict": "strict (lower bound)",
+    "strict": "strict (usually too low)",
     "expected": "expected",
-    "lenient": "lenient (upper bound)",
+    "lenient": "lenient (usually too high)",
 }
 NULL_NAMES = {"noise_only": "noise only", "phase_randomised": "random phases"}
 # From this correlation on, what is filled in may be trusted.
@@ -457,8 +457,8 @@ def _held_out_section(result: Json, figures: Mapping[str, bytes]) -> ReportSecti
         "been measured. The hidden tilts were chosen by turning the tomogram about its tilt axis"
         + (f", by {_listed(turns)}." if turns else "."),
         "Strict: nothing of what was hidden was known to the method. But less data was left than in the real "
-        "restoration, so this is a lower bound. Lenient: what was hidden had helped to fill the rest before, so "
-        "this is an upper bound. Expected: between the two, where the truth was found in simulations.",
+        "restoration, so this is usually too low. Lenient: what was hidden had helped to fill the rest before, so "
+        "this is usually too high. Expected: between the two, where the truth was found in simulations.",
     ]
     if wedge:
         sentences += _wedge_sentences(result, wedge)

@@ -88,7 +88,7 @@ class Checks:
             reasons.append(judge_halves(self.noise_share()))
             found["measured"], gap = self.measured(estimates)
             found["null_tests"] = self.nulls(restored)
-            found["held_out"], filling = self.held_out(restored)
+            found["held_out"], filling = self.held_out(restored, estimates)
             reasons += [filling, judge_nulls(found["null_tests"])]
             reasons += [reason for reason in (judge_measured(gap),) if reason is not None]
         else:
@@ -203,10 +203,10 @@ class Checks:
         ]
         return {**test.whole, "shells": shells}
 
-    def held_out(self, restored: Tensor) -> tuple[dict[str, Any], Reason]:
+    def held_out(self, restored: Tensor, estimates: list[Tensor]) -> tuple[dict[str, Any], Reason]:
         """Hide measured tilts, restore, compare; and what that says of the wedge."""
         found: dict[str, Powers] = {"strict": {}, "lenient": {}}
-        for turned in hidden_sectors(self.tomogram, self.turns_deg, generator=self.generator):
+        for turned in hidden_sectors(self.tomogram, self.turns_deg, estimates, generator=self.generator):
             for name, powers in found.items():
                 for cell, more in getattr(turned, name).items():
                     powers[cell] = powers[cell] + more if cell in powers else more

@@ -9,9 +9,9 @@ were is compared with what they measured:
     m   = f( M R (y_h + (1 - M)(filler + n)) )        against R y on R S
 
 The own wedge can be filled in two ways. *Strict*: with f(y_h), which knows nothing of what is hidden;
-but less was measured then than when the tomogram itself is restored, so this is a lower bound.
+but less was measured then than when the tomogram itself is restored: usually too low.
 *Lenient*: with f(y), made when nothing was hidden; what the network guessed from S helps to guess S,
-so this is an upper bound. In simulations the truth in the true wedge was found between the two.
+which usually is too high. In simulations the truth in the true wedge lay near the lenient score.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def distance_bin(distance: Tensor) -> Tensor:
 
 
 def hidden_sectors(
-    tomogram: WorkingTomogram, turns_deg: Sequence[float], *, generator: torch.Generator
+    tomogram: WorkingTomogram, turns_deg: Sequence[float], estimates: list[Tensor], *, generator: torch.Generator
 ) -> Iterator[Turned]:
     """Turn the tomogram by every angle, both ways, and score what the wedge then hides.
 
@@ -78,14 +78,15 @@ def hidden_sectors(
         With two halves.
     turns_deg : sequence of float
         More than the wedge's width hides no more.
+    estimates : list of (z, y, x)
+        The restored halves, each as it is.
     generator : torch.Generator
         Of the noise that is put where the own wedge was empty.
     """
-    filler = tomogram.restore_each(tomogram.halves)
     noise = half_noise(tomogram)
     for turn in turns_deg:
         for angle in (turn, -turn):
-            yield _turned(tomogram, angle, filler, noise, generator)
+            yield _turned(tomogram, angle, estimates, noise, generator)
 
 
 def half_noise(tomogram: WorkingTomogram) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.checks import Checked, Checks
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.restore import check_voxel_size, known_wedge
-from cryoaae.restoration.working import WorkingTomogram
+from cryoaae.restoration.working import FACE_VOXELS, WorkingTomogram, normalisation_of
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import set_threads
 from cryoaae.volume import Volume
@@ -28,6 +29,8 @@ REGION = 96
 # Turns of the tomogram, in multiples of the width of the narrowest hidden sector.
 TURNS = (1, 2, 3)
 PASSES_FIRST, PASSES_A_TURN = 6, 12
+# Working voxels an axis must have for anything to be left between its faces.
+THINNEST = 2 * FACE_VOXELS + 8
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,18 @@ def validate(
     chosen = replace(options or ValidateOptions(), **keywords)
     set_threads(threads)
     told = progress or NullProgress()
-    results = []
-    for work in _plan(
+    planned = _plan(
         inputs, Path(output), model, chosen, overwrite=overwrite,
         opening={"voxel_size_angstrom": voxel_size_angstrom, **(opening or {})},
         geometry={
             "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
             "flip_tilts": flip_tilts,
         },
-    ):  # fmt: skip
+    )  # fmt: skip
+    for work in planned:
+        _make(work.folder)
+    results = []
+    for work in planned:
         result, panels = work.run(told)
         _write(result, panels, work.folder)
         results.append(result)
@@ -167,7 +173,7 @@ class _Work:
     model_name: str
     options: ValidateOptions
 
-    @property
+    @cached_property
     def region(self) -> tuple[slice, slice, slice]:
         """The part that is checked: around the first box kept out of fitting, in tomogram voxels."""
         bin_ = int(self.model.spec.working_bin)
@@ -181,7 +187,7 @@ class _Work:
         z, y, x = slices
         return z, y, x
 
-    @property
+    @cached_property
     def known(self) -> dict[str, Any] | None:
         """What the model says of this tomogram, if it was fitted on it."""
         digests = {volume.digest() for volume in self.volumes}
@@ -205,8 +211,10 @@ class _Work:
             Volume(volume.block(*self.region), volume.voxel_size_angstrom, source=volume.source)
             for volume in self.volumes
         ]
-        restoring = RestoreOptions(device=self.options.device)
-        return WorkingTomogram.of(cut, self.wedge, self.model, options=restoring, advance=advance)
+        return WorkingTomogram.of(
+            cut, self.wedge, self.model, options=RestoreOptions(device=self.options.device),
+            normalisation=normalisation_of(self.volumes, self.model), advance=advance,
+        )  # fmt: skip
 
     def describe(self) -> str:
         """What would be done, and how long it takes by a pass timed now."""
@@ -276,16 +284,35 @@ def _plan(
         opened = open_tomogram(item, **opening)
         volumes = list(opened.volumes)
         check_voxel_size(volumes[0].voxel_size_angstrom, restorer, item.name, allow_scale=options.allow_scale)
+        thin = min(volumes[0].shape) // int(restorer.spec.working_bin)
+        if thin < THINNEST:
+            raise InputError(
+                item.name, f"only {thin} working voxels thick: nothing can be checked away from its faces",
+                f"{THINNEST} are needed",
+            )  # fmt: skip
         name = str(model) if isinstance(model, str | Path) else "model"
         work.append(_Work(item.name, folder, volumes, item.wedge, restorer, name, options))
     return work
 
 
+def _make(folder: Path) -> None:
+    """Make the output folder before any work.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, f"cannot be made ({error.strerror})", "give another folder") from error
+
+
 def _write(result: dict[str, Any], panels: list[tuple[str, Any]], folder: Path) -> None:
     from cryoaae.reports.validation import validation_figures, validation_report
 
-    folder.mkdir(parents=True, exist_ok=True)
     figures = validation_figures(result, panels)
+    (folder / "report.json").unlink(missing_ok=True)  # it comes last: with it the report is whole
     for name, data in figures.items():
         write_bytes(folder / f"{name}.png", data)
     write_text(folder / "report.html", validation_report(result, figures).render())

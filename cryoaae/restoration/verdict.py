@@ -17,7 +17,8 @@ NOTHING_FILLED = 0.05
 # A filled-in density that should be multiplied by less than this is too loud.
 TOO_LOUD = 0.5
 # Power put out for noise alone, or put into the wedge of a structureless texture, over that for the data.
-NOISE_AS_STRUCTURE, TEXTURE_AS_STRUCTURE = 0.5, 0.95
+# (A linear filter of a very noisy tomogram gives nearly as much for noise: no more than a caution.)
+NOISE_AS_STRUCTURE, TEXTURE_AS_STRUCTURE = 0.95, 0.95
 # Correlation lost in boxes kept out of fitting, where structure was measured well.
 LEARNT_BY_HEART = 0.15
 
@@ -47,7 +48,8 @@ def verdict(reasons: list[Reason]) -> str:
 def judge_geometry(geometry: Mapping[str, Any]) -> Reason:
     """The stated tilts against the spectrum."""
     if geometry["estimated_range_deg"] is None:
-        said = "The spectrum shows no clear missing wedge, so the stated tilts could not be checked."
+        why = geometry["warnings"][0] if geometry["warnings"] else "the spectrum shows no clear missing wedge"
+        said = f"The stated tilts could not be checked: {why}."
         return Reason("tilt geometry", "caution", said)
     if geometry["warnings"]:
         said = "; ".join(geometry["warnings"])
@@ -100,7 +102,7 @@ def judge_nulls(nulls: Mapping[str, Any]) -> Reason:
     if loudest > NOISE_AS_STRUCTURE:
         share = 100 * loudest
         said = f"Given noise alone, it puts out {share:.0f} % of the power that it puts out for the data."
-        return Reason("null tests", "do not use", said)
+        return Reason("null tests", "caution", said)
     if not all(math.isfinite(v) for v in (noise["measured"], noise["wedge"], texture["wedge"])):
         said = "The restoration is empty where the null tests look, so they say nothing."
         return Reason("null tests", "caution", said)

@@ -135,6 +135,8 @@ def forecast(tomogram: WorkingTomogram, restored: Tensor, law: Law, *, highest: 
             (signal, s), (estimate, m), (count, n), (untested, n * beyond), (untested_power, m * beyond)
         ):  # fmt: skip
             row[shell] += amount
+    if not law.correlation.isfinite().any():  # nothing could be hidden: nothing is known
+        common.fill_(math.nan)
     used = torch.tensor(SHELL_EDGES[1:]) <= highest + 1e-6
     most = math.sqrt(float(signal[used].sum() * estimate[used].sum()))
     filled = float(estimate[used].sum())

@@ -23,6 +23,12 @@ from cryoaae.volume import Volume
 FACE_VOXELS = 4
 
 
+def normalisation_of(volumes: Sequence[Volume], model: Any) -> Normalisation:
+    """The normalisation with which a model restores a tomogram."""
+    share = float(getattr(model.spec, "noise_share", 0.0))
+    return shared_normalisation(volumes, int(model.spec.working_bin), noise_share=share)
+
+
 def _nothing(*_: Any) -> None:
     return None
 
@@ -62,13 +68,20 @@ class WorkingTomogram:
         model: Any,
         *,
         options: RestoreOptions,
+        normalisation: Normalisation | None = None,
         advance: Callable[[int], None] = _nothing,
     ) -> WorkingTomogram:
-        """Bring halves to the working grid, whole and in memory."""
+        """Bring halves to the working grid, whole and in memory.
+
+        Parameters
+        ----------
+        normalisation : Normalisation, optional
+            That of the tomogram which the volumes are a part of; default: their own.
+        """
         plan = plan_restoration(volumes[0].shape, model, options)
         bin_ = plan.frame.working_bin
-        share = float(getattr(model.spec, "noise_share", 0.0))
-        normalisation = shared_normalisation(volumes, bin_, noise_share=share)
+        if normalisation is None:
+            normalisation = normalisation_of(volumes, model)
         made = cls([], wedge, model, plan, normalisation, bin_ * volumes[0].voxel_size_angstrom, advance)
         made.halves.extend(made.bring(volume) for volume in volumes)
         return made

@@ -122,7 +122,8 @@ def test_a_turned_volume_keeps_its_power_inside_the_band() -> None:
 
 def test_a_restorer_that_fills_nothing_recovers_nothing_of_what_was_hidden() -> None:
     made = tomogram(WEDGES[0], gain=2.0)
-    found = list(hidden_sectors(made, [30.0], generator=torch.Generator().manual_seed(0)))
+    estimates = made.restore_each(made.halves)
+    found = list(hidden_sectors(made, [30.0], estimates, generator=torch.Generator().manual_seed(0)))
     assert [turned.angle_deg for turned in found] == [30.0, -30.0]
     for turned in found:
         for cells_of in (turned.strict, turned.lenient):
@@ -137,7 +138,7 @@ def test_a_restorer_that_fills_nothing_recovers_nothing_of_what_was_hidden() -> 
 
 def test_nothing_can_be_hidden_by_a_turn_too_small_for_the_guard() -> None:
     made = tomogram(WEDGES[0])
-    for turned in hidden_sectors(made, [2.0], generator=torch.Generator().manual_seed(0)):
+    for turned in hidden_sectors(made, [2.0], made.halves, generator=torch.Generator().manual_seed(0)):
         assert turned.strict == turned.lenient == {}
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from cryoaae.cli import run as cli
 from cryoaae.errors import InputError
+from cryoaae.io.mrc import open_volume, write_volume
 from cryoaae.models.restorer import Restorer
 from cryoaae.restoration import validate as validate_module
 from cryoaae.restoration.validate import ValidateOptions, validate
@@ -117,3 +118,19 @@ def test_of_a_single_volume_only_the_geometry_is_checked(tiny: Path, fitted: Pat
 def test_sectors_that_cannot_be_hidden_are_refused(degrees: float) -> None:
     with pytest.raises(InputError, match="--hold-out-deg: .*give 5 to 30"):
         ValidateOptions(hold_out_deg=degrees)
+
+
+def test_what_cannot_be_checked_or_written_costs_no_work(
+    tiny: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    command = ["validate", *halves(tiny), "--model", str(fitted), "-q"]
+    assert cli([*command, "-o", str(tmp_path / "file" / "below")]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+    for half in ("EVN", "ODD"):
+        slab = open_volume(tiny / f"t_{half}.mrc").numpy()[:12]
+        write_volume(tmp_path / f"slab_{half}.mrc", slab, voxel_size_angstrom=10.0)
+    thin = ["--even", str(tmp_path / "slab_EVN.mrc"), "--odd", str(tmp_path / "slab_ODD.mrc")]
+    assert cli(["validate", *thin, *halves(tiny)[4:], "--model", str(fitted), "-o", str(tmp_path / "out")]) == 2
+    assert "working voxels thick" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
