@@ -15,6 +15,7 @@ from cryoaae.metrics.error_power import ErrorPower
 from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, Powers, cells, hidden_sectors, score
 from cryoaae.restoration.inspection import central_block, describe_volume
 from cryoaae.restoration.null_tests import NullTest, noise_only, null_test, phase_randomised, regions
+from cryoaae.restoration.plain import plain
 from cryoaae.restoration.verdict import (
     Reason,
     judge_filling,
@@ -289,14 +290,3 @@ def _sum(powers: Any) -> ErrorPower | None:
     for part in powers:
         total = part if total is None else total + part
     return total
-
-
-def plain(value: Any) -> Any:
-    """The same for JSON: no NaN, no numpy."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -23,6 +23,7 @@ from cryoaae.metrics.fsc import BANDS, Scorer, shell_count
 from cryoaae.metrics.nulls import NullInput, available_nulls
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.reports.evaluation import evaluation_figures, evaluation_report
+from cryoaae.restoration.plain import plain
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.volume import Volume
 
@@ -148,7 +149,7 @@ def evaluate(
     result["verdict"] = _verdict(result)
     if output is not None:
         _write(result, volumes, wedge, Path(output))
-    return _plain(result)
+    return plain(result)
 
 
 def _beside_truth(truth: Source | None) -> dict[str, Source]:
@@ -363,15 +364,4 @@ def _write(result: dict[str, Any], volumes: _Volumes, wedge: MissingWedge, folde
     for name, content in figures.items():
         write_bytes(folder / f"{name}.png", content)
     write_text(folder / "report.html", evaluation_report(result, figures).render())
-    write_text(folder / "evaluation.json", json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON knows it: None where a number does not exist."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+    write_text(folder / "evaluation.json", json.dumps(plain(result), indent=1, allow_nan=False) + "\n")

@@ -283,12 +283,7 @@ def _resolve(
     opening: dict[str, Any],
 ) -> list[_Item]:
     """Inputs with their wedges, and output files that may be written or need not be."""
-    given, items = split_inputs(inputs)
-    if not items:
-        stated = geometry.get("tilts") is not None or geometry.get("tilt_range") is not None
-        items = resolve_inputs(given, **geometry, default_wedge=None if stated else MissingWedge())
-        if not stated:
-            items = [replace(item, wedge=known_wedge(item, model)) for item in items]
+    items = resolve_with_model(inputs, model, geometry)
     weights, work = digest(dict(model.state_dict())), []
     for item in items:
         paths = _paths(item, output, len(items), halves=options.halves)
@@ -301,6 +296,22 @@ def _resolve(
             check_output(output if made else path, item.paths, overwrite=overwrite)
         check_record(paths, overwrite=overwrite)
     return work
+
+
+def resolve_with_model(inputs: Any, model: Any, geometry: dict[str, Any]) -> list[TomogramInput]:
+    """Inputs with their wedges: those stated, else those that the model knows.
+
+    Raises
+    ------
+    InputError
+    """
+    given, items = split_inputs(inputs)
+    if items:
+        return items
+    if geometry.get("tilts") is not None or geometry.get("tilt_range") is not None:
+        return resolve_inputs(given, **geometry)
+    items = resolve_inputs(given, **geometry, default_wedge=MissingWedge())
+    return [replace(item, wedge=known_wedge(item, model)) for item in items]
 
 
 def known_wedge(item: TomogramInput, model: Any) -> MissingWedge:

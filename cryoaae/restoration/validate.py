@@ -13,12 +13,12 @@ from typing import Any
 
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_bytes, write_text
-from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs, split_inputs
+from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.checks import Checked, Checks
 from cryoaae.restoration.engine import RestoreOptions
-from cryoaae.restoration.restore import check_voxel_size, known_wedge
+from cryoaae.restoration.restore import check_voxel_size, resolve_with_model
 from cryoaae.restoration.working import FACE_VOXELS, WorkingTomogram, normalisation_of
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import set_threads
@@ -218,13 +218,13 @@ class _Work:
 
     def describe(self) -> str:
         """What would be done, and how long it takes by a pass timed now."""
+        if len(self.volumes) < 2:
+            return f"{self.name}: a single volume: only its tilt geometry can be checked -> {self.folder}"
         tomogram = self.tomogram()
         started = time.perf_counter()
         tomogram.restore(tomogram.halves[:1])
         seconds = self.passes * (time.perf_counter() - started)
         size = " x ".join(str(s.stop - s.start) for s in self.region)
-        if len(self.volumes) < 2:
-            return f"{self.name}: a single volume: only its tilt geometry can be checked -> {self.folder}"
         turns = ", ".join(f"{turn:g}" for turn in self.options.turns_deg)
         return (
             f"{self.name}: {size} voxels (z, y, x) restored {self.passes} times, tilts hidden by turns of {turns} "
@@ -268,12 +268,7 @@ def _plan(
     geometry: dict[str, Any],
 ) -> list[_Work]:
     restorer = Restorer.load(model) if isinstance(model, str | Path) else model
-    given, items = split_inputs(inputs)
-    if not items:
-        stated = geometry.get("tilts") is not None or geometry.get("tilt_range") is not None
-        items = resolve_inputs(given, **geometry, default_wedge=None if stated else MissingWedge())
-        if not stated:
-            items = [replace(item, wedge=known_wedge(item, restorer)) for item in items]
+    items = resolve_with_model(inputs, restorer, geometry)
     work = []
     for item in items:
         folder = output if len(items) == 1 else output / item.name
