@@ -1,0 +1,93 @@
+"""The equivariant bootstrap: error bars for any restorer, without training (Tachella and Pereyra 2023).
+
+    x_b = R^-1 f(T R x_hat + n)
+
+The restoration is taken for the truth: turned, put through the microscope again with fresh noise, restored and
+turned back. What the restorer makes of it scatters about x_hat as the restorer errs, the wedge included,
+for a turned structure loses other coefficients than it did.
+
+It is the null that every sampler must beat. Its known fault: x_hat is smoother than the structure, and what f can
+never recover is missing from x_hat as well, so the spread comes out too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from cryoaae.patches.source import to_source_grid
+from cryoaae.physics.rotation import OVERSAMPLING, reflect_positions, sample_cubic, sample_positions
+from cryoaae.physics.wedge import MissingWedge
+
+Restorer = Callable[[Tensor], Tensor]
+Turn = Callable[[Tensor, Tensor], Tensor]
+
+
+def turned(volume: Tensor, rotation: Tensor) -> Tensor:
+    """Turn a volume (z, y, x) of the working grid about voxel n // 2; its band stays as it is.
+
+    What comes from beyond the faces is reflected, so of a cube only the inscribed ball is the structure's own.
+    """
+    fine = to_source_grid(volume.float(), 1)
+    centre = torch.tensor([float(OVERSAMPLING * (n // 2)) for n in volume.shape])
+    positions = sample_positions(rotation, centre, tuple(volume.shape), OVERSAMPLING, device=volume.device)
+    positions = reflect_positions(positions, tuple(fine.shape))
+    return sample_cubic(fine[None], positions)[0].to(volume.dtype)
+
+
+def equivariant_bootstrap(
+    estimate: Tensor,
+    restorer: Restorer,
+    wedge: MissingWedge,
+    *,
+    rotations: Iterable[Tensor],
+    noise: Iterable[Tensor],
+    turn: Turn = turned,
+) -> Iterator[Tensor]:
+    """Yield one bootstrap restoration for every rotation, (z, y, x) each; memory does not grow with their number.
+
+    Parameters
+    ----------
+    estimate : (z, y, x)
+        x_hat, what the restorer made of the data, on the working grid.
+    restorer : callable
+        f: measured volume (z, y, x) to restored volume.
+    wedge : MissingWedge
+        Of the data, laboratory frame; the noise is put there too.
+    rotations : iterable of (3, 3)
+        A list, or draws such as `random_rotations`; those that the structure's law is invariant under.
+    noise : iterable of (z, y, x)
+        One fresh sample a rotation of the noise that f's input has: half differences of other places, or simulated.
+    turn : callable
+        Volume and rotation to the turned volume; must be right for the transposed rotation too.
+
+    Raises
+    ------
+    ValueError
+        When noise runs out before the rotations do.
+    """
+    samples = iter(noise)
+    for rotation in rotations:
+        fresh = next(samples, None)
+        if fresh is None:
+            raise ValueError("fewer samples of noise than rotations")
+        again = wedge.measured(turn(estimate, rotation)) + fresh
+        yield turn(restorer(again), rotation.mT)
+
+
+def bootstrap_spread(estimate: Tensor, draws: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean of the draws and standard deviation about the estimate, (z, y, x) each, float64; draws are not kept.
+
+    About the estimate, not about their own mean: what they have in common, f's bias on x_hat, is error too.
+    """
+    total, squares = (torch.zeros_like(estimate, dtype=torch.float64) for _ in range(2))
+    count = 0
+    for draw in draws:
+        total += draw.double()
+        squares += (draw.double() - estimate.double()).square()
+        count += 1
+    if not count:
+        raise ValueError("no draws")
+    return total / count, (squares / count).sqrt()
