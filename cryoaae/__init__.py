@@ -21,12 +21,15 @@ _PUBLIC = {
     "evaluate": "cryoaae.restoration.evaluate",
     "validate": "cryoaae.restoration.validate",
     "inspect": "cryoaae.restoration.inspection",
+    "extract": "cryoaae.subtomograms.extract",
+    "SubtomogramStore": "cryoaae.io.store",
 }
 
 __all__ = [*_PUBLIC, "__version__"]
 
 if TYPE_CHECKING:
     from cryoaae.io.mrc import open_volume, write_volume
+    from cryoaae.io.store import SubtomogramStore
     from cryoaae.models.restorer import Restorer
     from cryoaae.physics.wedge import MissingWedge
     from cryoaae.restoration.evaluate import evaluate
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from cryoaae.restoration.restore import restore, restore_array
     from cryoaae.restoration.validate import validate
     from cryoaae.simulation.dataset import simulate
+    from cryoaae.subtomograms.extract import extract
     from cryoaae.volume import Volume
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cryoaae.cli import aae, doctor, evaluate, fit, inspect, restore, simulate, validate
+from cryoaae.cli import aae, doctor, evaluate, extract, fit, inspect, restore, simulate, validate
 
 app = typer.Typer(
     name="cryoaae",
@@ -35,5 +35,5 @@ def _options(
     pass
 
 
-for _module in (simulate, fit, restore, validate, evaluate, inspect, aae, doctor):
+for _module in (simulate, fit, restore, validate, evaluate, extract, inspect, aae, doctor):
     app.command(name=_module.__name__.rpartition(".")[2])(_module.command)

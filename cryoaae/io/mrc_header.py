@@ -205,7 +205,7 @@ def _check_kind(path: Path, record: NDArray[Any], shape: tuple[int, ...]) -> Non
         raise InputError(
             path, f"a 2-D image of {' x '.join(map(str, shape))} voxels (z, y, x)", "give a 3-D tomogram"
         )
-    if group == 0:
+    if group == 0 and path.suffix.lower() != ".mrcs":  # which is the suffix of stacks
         log.warning(
             "%s: header field ispg is 0 (image stack); taken as a volume of %d sections", path, shape[0]
         )

@@ -38,3 +38,14 @@ def side_of(path: Path) -> str:
         if len(found) == 1:
             return found.pop()
     return ""
+
+
+def file_beside(star: Path, entry: object) -> Path | None:
+    """File named in a STAR: from the working folder, or any folder above the STAR (the project's root)."""
+    text = str(entry) if entry is not None else ""
+    if text in ("", "None", "nan", "<NA>"):
+        return None
+    for folder in (Path(), *star.absolute().parents):
+        if (folder / text).exists():
+            return folder / text
+    return Path(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryoaae.errors import InputError
 from cryoaae.io.mrc import open_volume
 from cryoaae.io.mrc_values import same_values
-from cryoaae.io.names import MAP_SUFFIXES, PACKED_SUFFIXES, match_name, side_of
+from cryoaae.io.names import MAP_SUFFIXES, PACKED_SUFFIXES, file_beside, match_name, side_of
 from cryoaae.io.tilts import TILT_SUFFIXES, check_tilt_range, parse_tilt_axis, read_tilts
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
@@ -327,7 +327,7 @@ def _from_star(path: Path) -> list[_Files]:
     for row in rows:
         name = str(row["rlnTomoName"])
         half1, half2, whole = (
-            _beside(path, row.get(f"rlnTomoReconstructedTomogram{which}")) for which in ("Half1", "Half2", "")
+            file_beside(path, row.get(f"rlnTomoReconstructedTomogram{which}")) for which in ("Half1", "Half2", "")
         )
         if half1 and half2:
             _refuse_same_file(half1, half2)
@@ -342,17 +342,6 @@ def _from_star(path: Path) -> list[_Files]:
     if not files:
         raise InputError(path, "lists no tomogram", "give a tomograms STAR with rows")
     return files
-
-
-def _beside(star: Path, entry: object) -> Path | None:
-    """File named in a STAR: from the working folder, or any folder above the STAR (the project's root)."""
-    text = str(entry) if entry is not None else ""
-    if text in ("", "None", "nan", "<NA>"):
-        return None
-    for folder in (Path(), *star.absolute().parents):
-        if (folder / text).exists():
-            return folder / text
-    return Path(text)
 
 
 # -- tilts ---------------------------------------------------------------------------------------

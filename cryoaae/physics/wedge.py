@@ -12,8 +12,9 @@ per voxel, depths in Fourier voxels (one over the box).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +78,23 @@ class MissingWedge:
         tilts = tuple(sorted({float(t) for t in tilts_deg}))
         return cls((tilts[0], tilts[-1]), tilts, tilt_axis_deg, flipped)
 
+    def facts(self) -> dict[str, Any]:
+        """Tilts, axis and sign as plain data, for records; `from_facts` undoes it. Rotations are left out."""
+        return {
+            "tilt_range_deg": list(self.tilt_range_deg),
+            "tilts_deg": None if self.tilts_deg is None else list(self.tilts_deg),
+            "tilt_axis_deg": self.tilt_axis_deg,
+            "flipped": self.flipped,
+        }
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> MissingWedge:
+        """Build from what `facts` gave; further keys do not matter."""
+        (low, high), tilts = facts["tilt_range_deg"], facts["tilts_deg"]
+        return cls(
+            (low, high), None if tilts is None else tuple(tilts), facts["tilt_axis_deg"], facts["flipped"]
+        )
+
     def rotated(self, rotation: Tensor) -> MissingWedge:
         """Wedge of the object rotated by a 3 x 3 matrix on (z, y, x) vectors (point p goes to R p)."""
         matrix = rotation.detach().double().cpu() @ torch.tensor(self.rotation, dtype=torch.float64)
@@ -104,6 +122,12 @@ class MissingWedge:
         if abs(sum(self.tilt_range_deg)) > SYMMETRIC_DEG:
             return ((), own)
         return ((), own, other, about_z)
+
+    def narrowed(self, tilt_range_deg: tuple[float, float]) -> MissingWedge:
+        """Same series without the tilts outside a range that lies within its own."""
+        low, high = tilt_range_deg
+        kept = None if self.tilts_deg is None else tuple(t for t in self.tilts_deg if low <= t <= high)
+        return replace(self, tilt_range_deg=(low, high), tilts_deg=kept)
 
     def solid(self) -> MissingWedge:
         """Same range, with everything between its ends counted as measured."""

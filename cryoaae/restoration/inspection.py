@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.checkpoint import load_checkpoint
 from cryoaae.io.mrc import open_volume
+from cryoaae.io.store import SubtomogramStore
 from cryoaae.io.tilts import read_tilts
 from cryoaae.io.weights import load_weights
 from cryoaae.metrics.tilt_geometry import TiltGeometry, estimate_tilt_geometry
@@ -45,7 +47,7 @@ def inspect(
     voxel_size_angstrom: float | None = None,
     output: Path | str | None = None,
 ) -> dict[str, Any]:
-    """Inspect a file: a volume, a list of tilts, weights, a checkpoint or a run folder.
+    """Inspect a file: a volume, a list of tilts, weights, a checkpoint, a store of subtomograms or a run folder.
 
     Parameters
     ----------
@@ -80,6 +82,7 @@ def inspect(
         **dict.fromkeys(TILT_SUFFIXES, _inspect_tilts),
         ".safetensors": _inspect_weights,
         ".ckpt": _inspect_checkpoint,
+        ".h5": _inspect_store,
     }
     if suffix not in readers:
         known = " ".join(sorted(VOLUME_SUFFIXES | readers.keys()))
@@ -295,6 +298,20 @@ def _inspect_checkpoint(path: Path) -> dict[str, Any]:
         *(f"{key}: {value}" for key, value in plain.items()),
     ]
     return {"kind": "checkpoint", "path": str(path), **plain, "sentences": lines, "warnings": []}
+
+
+def _inspect_store(path: Path) -> dict[str, Any]:
+    store = SubtomogramStore(path)
+    counts = {kind: Counter(getattr(store.facts, kind)) for kind in ("tomograms", "classes")}
+    size = f"{store.box}^3 voxels of {store.voxel_size_angstrom:.4g} A"
+    lines = [f"{len(store)} subtomograms of {size}, from {store.about['kind']}, {store.about['density']}"]
+    for kind, found in counts.items():
+        named = ", ".join(f"{name or 'unnamed'} ({count})" for name, count in found.most_common(8))
+        lines.append(f"{len(found)} {kind}: {named}{', ...' if len(found) > 8 else ''}")
+    lo, hi = zip(*(wedge.tilt_range_deg for wedge in store.facts.wedges), strict=True)
+    lines.append(f"{len(store.facts.wedges)} wedges, tilts from {min(lo):.1f} to {max(hi):.1f} degrees")
+    facts = {"subtomograms": len(store), "about": store.about, **counts}
+    return {"kind": "store", "path": str(path), **facts, "sentences": lines, "warnings": []}
 
 
 def _inspect_run(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ WANTED = {
     "restore": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--halves", "--keep-measured", "--model"},
     "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg"},
     "evaluate": OF_WORK | {"-o", "--even", "--odd", "--tilts", "--truth", "--baselines"},
+    "extract": OF_OUTPUT | {"--particles", "--box", "--pick", "--border", "--density", "--resume", "--tilts"},
     "inspect": OF_WORK | {"-o", "--tilts", "--tilt-range", "--tilt-axis", "--flip-tilts"},
     "aae": OF_OUTPUT | {"--seed", "--device", "--data", "--labels", "--latent", "--divergence", "--epochs", "--resume"},
     "doctor": EVERYWHERE,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cryoaae.physics.fourier import frequencies, irfft, multiplicity, rfft
@@ -126,6 +128,28 @@ def test_sign_convention(flipped, axis):
     assert (far & ((angle - tilt).abs() < 5)).sum() > 100
     assert support[far & ((angle - sign * tilt).abs() < 5)].all()
     assert not support[far & ((angle + sign * tilt).abs() < 5)].any()
+
+
+@few
+@given(shapes, wedges(), st.floats(0.0, 0.4), st.floats(0.0, 0.4))
+def test_a_narrowed_series_measures_a_part_of_what_the_whole_does(shape, wedge, below, above):
+    """What is left and what was taken away make up the series; an end that is kept is kept to the voxel."""
+    low, high = wedge.tilt_range_deg
+    kept = (low + below * (high - low), high - above * (high - low))
+    assume(wedge.tilts_deg is None or any(kept[0] <= t <= kept[1] for t in wedge.tilts_deg))
+    narrow = wedge.narrowed(kept)
+    assert narrow.tilt_range_deg == kept
+    assert replace(narrow, tilt_range_deg=(low, high), tilts_deg=wedge.tilts_deg) == wedge
+    assert not (narrow.support(shape) & ~wedge.support(shape)).any()
+    assert wedge.narrowed((low, high)) == wedge
+    if wedge.tilts_deg is None:
+        rest = [wedge.narrowed(part) for part in ((low, kept[0]), (kept[1], high)) if part[0] < part[1]]
+        # Odd boxes: on a Nyquist plane a coefficient counts only if both its readings were measured by one part.
+        odd = [n | 1 for n in shape]
+        union = functools.reduce(torch.logical_or, [part.support(odd) for part in (narrow, *rest)])
+        assert torch.equal(union, wedge.support(odd))
+    else:
+        assert narrow.tilts_deg == tuple(t for t in wedge.tilts_deg if kept[0] <= t <= kept[1])
 
 
 def test_rotated_wedge_matches_turned_volume():

@@ -1,0 +1,1 @@
+"""Subtomograms: extracted, and what is learned from them."""
