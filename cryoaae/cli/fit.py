@@ -26,6 +26,10 @@ def command(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value; repeatable.")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after this time.", min=0.01)] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Stop after these steps (reproducible).", min=1)] = None,
+    hold_out_deg: Annotated[
+        float | None,
+        typer.Option("--hold-out-deg", help="Hide so many degrees of tilts from fitting, for `validate`.", min=0),
+    ] = None,
     init: Annotated[Path | None, typer.Option("--init", help="Run or weights to start from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", min=0)] = None,
@@ -46,19 +50,23 @@ def command(
     from cryoaae.runs.folder import RunFolder
 
     settings = load_fit_config(
-        preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed
-    )
+        preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed,
+        hold_out_deg=hold_out_deg,
+    )  # fmt: skip
     items = resolve_inputs(
         inputs or (), even=even or (), odd=odd or (), tilts=tilts or None, tilt_range=tilt_range,
         tilt_axis=tilt_axis, flip_tilts=flip_tilts,
     )  # fmt: skip
     if dry_run:
+        from cryoaae.fitting.session import shown_wedge
+
         paths = [p for item in items for p in item.paths]
         RunFolder.check(output, asdict(settings), inputs=paths, overwrite=overwrite, resume=resume)
         for item in items:
-            open_tomogram(
+            opened = open_tomogram(
                 item, voxel_size_angstrom=voxel_size, lenient=lenient, fill_nonfinite=o.fill(fill_nonfinite)
             )
+            shown_wedge(opened.name, opened.wedge, settings.hold_out_deg)
         lines = [pairs_table(items), f"would fit into {output} with {asdict(settings)}"]
         plan = {"run": output, "inputs": [item.paths for item in items], "settings": asdict(settings)}
         o.would(plan, lines, as_json=as_json)

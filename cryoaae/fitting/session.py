@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from cryoaae.patches.pairs import BlockPool, BlockRecipe
 from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
 from cryoaae.physics.rotation import random_rotations
+from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
 HELD_OUT_PATCHES = 8
@@ -37,18 +38,44 @@ class Session:
     voxel_size_angstrom: float
 
 
-def _describe(tomogram: Tomogram, volumes: list[Volume], held_out: torch.Tensor) -> dict[str, object]:
-    wedge = tomogram.wedge
-    return {
+def _describe(tomogram: Tomogram, source: TomogramSource) -> dict[str, object]:
+    facts: dict[str, object] = {
         "name": tomogram.name,
-        "digests": [v.digest() for v in volumes],
-        "tilt_range_deg": list(wedge.tilt_range_deg),
-        "tilts_deg": None if wedge.tilts_deg is None else list(wedge.tilts_deg),
-        "tilt_axis_deg": wedge.tilt_axis_deg,
-        "flipped": wedge.flipped,
+        "digests": [v.digest() for v in tomogram.volumes],
+        **tomogram.wedge.facts(),
         # First and last working voxel + 1 of each box kept out of fitting, (z, y, x).
-        "held_out_boxes": held_out.int().tolist(),
+        "held_out_boxes": source.held_out.int().tolist(),
     }
+    if source.wedge != tomogram.wedge:
+        facts["fitted_range_deg"] = list(source.wedge.tilt_range_deg)
+    return facts
+
+
+def shown_wedge(name: str, wedge: MissingWedge, hold_out_deg: float) -> MissingWedge:
+    """What fitting is shown of a tilt series of which a strip at its further end is held out.
+
+    Raises
+    ------
+    InputError
+        If less than half of the range would be left.
+    """
+    low, high = wedge.tilt_range_deg
+    if hold_out_deg > (high - low) / 2:
+        problem = f"{hold_out_deg:g} of {high - low:g} degrees of tilts would be hidden from fitting"
+        raise InputError(name, problem, "give a smaller --hold-out-deg")
+    return wedge.narrowed((low, high - hold_out_deg) if high >= -low else (low + hold_out_deg, high))
+
+
+def _shown(tomogram: Tomogram, wedge: MissingWedge) -> list[Volume]:
+    """Volumes of a tomogram as they are, or copies in memory without the tilts that a narrower wedge has not."""
+    if wedge == tomogram.wedge:
+        return list(tomogram.volumes)
+    # Of the whole at once: the faces of blocks would let some through.
+    everything = (slice(None),) * 3
+    return [
+        replace(volume, data=wedge.solid().measured(torch.from_numpy(volume.block(*everything))).numpy())
+        for volume in tomogram.volumes
+    ]
 
 
 def _common_voxel_size(tomograms: list[Tomogram]) -> float:
@@ -79,26 +106,31 @@ def prepare(
     torch.manual_seed(settings.seed)  # network initialisation has no generator argument
     volumes = [list(t.volumes) for t in tomograms]
     voxel_size = _common_voxel_size(tomograms)
-    raw = [measure_spectra(v, t.wedge, generator=generator) for v, t in zip(volumes, tomograms, strict=True)]
+    wedges = [shown_wedge(t.name, t.wedge, settings.hold_out_deg) for t in tomograms]
+    shown = [_shown(t, wedge) for t, wedge in zip(tomograms, wedges, strict=True)]
+    raw = [measure_spectra(v, wedge, generator=generator) for v, wedge in zip(shown, wedges, strict=True)]
     working_bin = init.spec.working_bin if init else settings.working_bin
     if working_bin is None:
         working_bin = min(
             choose_working_bin(s, v[0].shape, voxel_size_angstrom=voxel_size) for s, v in zip(raw, volumes, strict=True)
         )
     sources, spectra, normalisations = [], [], []
+    # Of all tilts, as when restoring: hidden ones must not make the others louder.
     measured = [shared_normalisation(v, working_bin) for v in volumes]
     noises = [
         measure_noise(v, working_bin, n) if len(v) == 2 else None for v, n in zip(volumes, measured, strict=True)
     ]
     share = init.spec.noise_share if init else _noise_share(measured, noises)
-    for tomogram, pair, spectrum, plain, noise in zip(tomograms, volumes, raw, measured, noises, strict=True):
+    for tomogram, wedge, pair, spectrum, plain, noise in zip(
+        tomograms, wedges, shown, raw, measured, noises, strict=True
+    ):
         normalisation = plain if noise is None or share <= 0 else by_noise(plain, noise, share)
         on_grid = spectrum.on_working_grid(working_bin, normalisation.scale)
         shape = tuple(math.ceil(n / working_bin) for n in pair[0].shape)
-        held_out = choose_held_out(shape, settings.held_out_fraction, generator=generator)  # type: ignore[arg-type]
+        held_out = choose_held_out(shape, settings.held_out_fraction, generator=generator)
         source = prepare_source(
-            tomogram.name, pair, tomogram.wedge, normalisation,
-            working_bin=working_bin, held_out=held_out, noise=on_grid.noise, scratch=scratch,
+            tomogram.name, pair, wedge, normalisation, working_bin=working_bin, held_out=held_out,
+            noise=on_grid.noise, scratch=scratch,
         )  # fmt: skip
         sources.append(source)
         spectra.append(on_grid)
@@ -111,9 +143,7 @@ def prepare(
             network=init.spec.network if init else {"widths": list(settings.widths)},
             noise_share=share,
             skewness=float(np.mean([_skewness(s) for s in sources])),
-            tomograms=[
-                _describe(t, v, s.held_out) for t, v, s in zip(tomograms, volumes, sources, strict=True)
-            ],
+            tomograms=[_describe(t, s) for t, s in zip(tomograms, sources, strict=True)],
         ),
         mean,
         fine=_mean([s.normalised(n) for s, n in zip(raw, normalisations, strict=True)]),

@@ -35,6 +35,9 @@ class FitSettings:
         Share of the blocks that are turned about the tilt axis alone, not freely.
     held_out_fraction : float
         Share of each tomogram kept out of fitting, to watch for learning by heart.
+    hold_out_deg : float
+        Width of a strip of tilts, at the end of the range, that fitting is never shown; `validate` then
+        holds what is filled in against it. For a strict test, not for the restoration to keep.
     working_bin : int or None
         Binning of the working grid; None: chosen by the half-map FSC.
     minutes, steps : float or None, int or None
@@ -61,6 +64,7 @@ class FitSettings:
     presence: bool = True
     axis_share: float = 0.0
     held_out_fraction: float = 0.08
+    hold_out_deg: float = 0.0
     working_bin: int | None = None
     minutes: float | None = 10.0
     steps: int | None = None

@@ -12,9 +12,19 @@ import torch
 from torch import Tensor
 
 from cryoaae.metrics.error_power import ErrorPower
-from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, Powers, cells, hidden_sectors, score
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.held_out import (
+    DISTANCE_STEP,
+    SHELL_EDGES,
+    Powers,
+    Turned,
+    hidden_sectors,
+    pooled,
+    strip_powers,
+)
 from cryoaae.restoration.inspection import central_block, describe_volume
-from cryoaae.restoration.null_tests import NullTest, noise_only, null_test, phase_randomised, regions
+from cryoaae.restoration.kept_out import MeasuredScore, measured_scores
+from cryoaae.restoration.null_tests import NullTest, noise_only, null_test, phase_randomised
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.verdict import (
     Reason,
@@ -24,9 +34,16 @@ from cryoaae.restoration.verdict import (
     judge_measured,
     judge_model,
     judge_nulls,
+    judge_single_filling,
     verdict,
 )
-from cryoaae.restoration.wedge_forecast import Forecast, fit_law, forecast, trusted_frequency
+from cryoaae.restoration.wedge_forecast import (
+    TRUSTED_CORRELATION,
+    Forecast,
+    fit_law,
+    forecast,
+    trusted_frequency,
+)
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.volume import Volume
 
@@ -57,6 +74,8 @@ class Checked:
         Boxes kept out of fitting, working voxels (z, y, x) of the whole tomogram.
     fitted_here : bool
         Whether the model was fitted on this tomogram.
+    fitted_wedge : MissingWedge, optional
+        What fitting was shown of a tomogram of which tilts were hidden from it.
     """
 
     name: str
@@ -65,6 +84,7 @@ class Checked:
     region: tuple[slice, slice, slice]
     kept_out_boxes: list[Any]
     fitted_here: bool
+    fitted_wedge: MissingWedge | None = None
 
 
 class Checks:
@@ -82,20 +102,22 @@ class Checks:
         tomogram = self.tomogram
         geometry = self.geometry()
         reasons = [judge_geometry(geometry), judge_model(fitted_here=self.checked.fitted_here)]
-        found: dict[str, Any] = {"held_out": None, "measured": None, "null_tests": None}
+        found: dict[str, Any] = {"held_out": None, "hidden_from_fitting": None, "measured": None, "null_tests": None}
+        estimates = tomogram.restore_each(tomogram.halves)
+        restored = torch.stack(estimates).mean(dim=0)
+        found["null_tests"] = self.nulls(restored)
         if len(tomogram.halves) == 2:
-            estimates = tomogram.restore_each(tomogram.halves)
-            restored = (estimates[0] + estimates[1]) / 2
             reasons.append(judge_halves(self.noise_share()))
             found["measured"], gap = self.measured(estimates)
-            found["null_tests"] = self.nulls(restored)
+            found["hidden_from_fitting"] = self.strip()
             found["held_out"], filling = self.held_out(restored, estimates)
             reasons += [filling, judge_nulls(found["null_tests"])]
             reasons += [reason for reason in (judge_measured(gap),) if reason is not None]
         else:
-            restored = tomogram.restore(tomogram.halves)
-            said = "A single volume: nothing that was filled in can be held against a second measurement."
+            said = "A single volume: its noise cannot be told from its structure, so less can be said."
             reasons.append(Reason("halves", "caution", said))
+            found["held_out"], filling = self.held_out_of_single(estimates)
+            reasons += [filling, judge_nulls(found["null_tests"])]
         result = {
             **self.header(),
             "verdict": verdict(reasons),
@@ -112,7 +134,7 @@ class Checks:
     def header(self) -> dict[str, Any]:
         from cryoaae import __version__
 
-        checked, wedge = self.checked, self.tomogram.wedge
+        checked = self.checked
         return {
             "format": FORMAT,
             "version": __version__,
@@ -121,11 +143,7 @@ class Checks:
             "shape_zyx": list(checked.volumes[0].shape),
             "voxel_size_angstrom": checked.volumes[0].voxel_size_angstrom,
             "working_voxel_angstrom": self.voxel,
-            "wedge": {
-                "tilt_range_deg": list(wedge.tilt_range_deg),
-                "tilt_axis_deg": wedge.tilt_axis_deg,
-                "flipped": wedge.flipped,
-            },
+            "wedge": self.tomogram.wedge.facts(),
             "region_zyx": [[s.start, s.stop] for s in checked.region],
         }
 
@@ -159,23 +177,35 @@ class Checks:
         return float((even - odd).square().mean() / (even.var() + odd.var()))
 
     def measured(self, estimates: list[Tensor]) -> tuple[dict[str, Any], float | None]:
-        """Correlation with the structure where data were measured, in kept-out boxes and elsewhere."""
-        tomogram = self.tomogram
-        seen = regions(tomogram)["measured"]
-        table = cells(tomogram.shape, torch.zeros(seen.shape), seen)
+        """Where data were measured: parts kept out of fitting beside the rest; and what the rest is better by."""
         boxes, elsewhere = self.masks()
         parts = {
-            name: score(tomogram, tomogram.halves, estimates, table, where) if bool(where.any()) else {}
+            name: measured_scores(self.tomogram, estimates, where)
             for name, where in (("kept_out", boxes), ("fitted", elsewhere))
         }
         shells = [
-            {**self.band(shell), **{name: self.scored(found.get((shell, 0))) for name, found in parts.items()}}
-            for shell in range(len(SHELL_EDGES) - 1)
+            {**self.band(s), **{name: self.measured_facts(found.get(s)) for name, found in parts.items()}}
+            for s in range(len(SHELL_EDGES) - 1)
         ]
-        pairs = [(found, parts["kept_out"].get(cell)) for cell, found in parts["fitted"].items()]
-        gaps = [a.correlation - b.correlation for a, b in pairs if b and a.correlation > WELL_MEASURED]
+        gaps = [
+            self.gap(fitted.powers, parts["kept_out"][shell].powers)
+            for shell, fitted in parts["fitted"].items()
+            if shell in parts["kept_out"] and fitted.powers.correlation > WELL_MEASURED
+        ]
         known = [gap for gap in gaps if math.isfinite(gap)]
         return {"shells": shells}, float(np.mean(known)) if known else None
+
+    def gap(self, fitted: ErrorPower, kept_out: ErrorPower) -> float:
+        """Correlation that is lost where fitting has not looked; 0 where noise alone could explain it."""
+        low, _ = fitted.interval("correlation", generator=self.generator)
+        _, high = kept_out.interval("correlation", generator=self.generator)
+        return 0.0 if low <= high else fitted.correlation - kept_out.correlation
+
+    def measured_facts(self, found: MeasuredScore | None) -> dict[str, Any] | None:
+        if found is None:
+            return None
+        raw = {"against_other_half": found.against_other_half, "ceiling": found.ceiling}
+        return {**(self.scored(found.powers) or {}), **raw}
 
     def masks(self) -> tuple[Tensor, Tensor]:
         """Voxels of boxes kept out of fitting and the others, faces of the checked part left out."""
@@ -190,11 +220,12 @@ class Checks:
         return inside & boxes, inside & ~boxes
 
     def nulls(self, restored: Tensor) -> dict[str, Any]:
-        """Power given for noise alone and for a texture without structure."""
+        """Power given for noise alone (where there are halves) and for a texture without structure."""
         texture = phase_randomised(self.tomogram, generator=self.generator)
         tests = {"noise_only": noise_only(self.tomogram), "phase_randomised": texture}
         return {
-            name: self.null_facts(null_test(self.tomogram, halves, restored)) for name, halves in tests.items()
+            name: self.null_facts(null_test(self.tomogram, halves, restored)) if halves else None
+            for name, halves in tests.items()
         }
 
     def null_facts(self, test: NullTest) -> dict[str, Any]:
@@ -204,38 +235,82 @@ class Checks:
         ]
         return {**test.whole, "shells": shells}
 
+    def turns(self, estimates: list[Tensor]) -> list[Turned]:
+        """Hide measured tilts, restore, compare."""
+        kept_out, _ = self.masks()
+        return list(
+            hidden_sectors(
+                self.tomogram, self.turns_deg, estimates, kept_out=kept_out, generator=self.generator
+            )
+        )
+
     def held_out(self, restored: Tensor, estimates: list[Tensor]) -> tuple[dict[str, Any], Reason]:
-        """Hide measured tilts, restore, compare; and what that says of the wedge."""
-        found: dict[str, Powers] = {"strict": {}, "lenient": {}}
-        for turned in hidden_sectors(self.tomogram, self.turns_deg, estimates, generator=self.generator):
-            for name, powers in found.items():
-                for cell, more in getattr(turned, name).items():
-                    powers[cell] = powers[cell] + more if cell in powers else more
-        shells = range(len(SHELL_EDGES) - 1)
-        by_shell = {
-            name: {s: total for s in shells if (total := _sum(p for (k, _), p in powers.items() if k == s))}
-            for name, powers in found.items()
-        }
-        wedge = self.wedge(restored, found)
-        facts = {
-            "turns_deg": self.turns_deg,
-            "shells": [
-                {**self.band(s), **{name: self.scored(by_shell[name].get(s)) for name in found}} for s in shells
-            ],
-            "cells": [
-                {
-                    "shell": s,
-                    "distance_low_per_angstrom": d * DISTANCE_STEP / self.voxel,
-                    "distance_high_per_angstrom": (d + 1) * DISTANCE_STEP / self.voxel,
-                    **{name: self.scored(found[name][(s, d)]) for name in found},
-                }
-                for s, d in sorted(found["strict"])
-            ],
-            "wedge": wedge,
-        }
-        lenient = _sum(found["lenient"].values())
+        """What was made of hidden tilts, and what that says of the wedge."""
+        turns, kinds = self.turns(estimates), ("strict", "lenient")
+        by_cell = {name: pooled(turns, name, lambda cell: cell) for name in kinds}
+        wedge = self.wedge(restored, by_cell)
+        lenient = pooled(turns, "lenient", lambda _: "whole").get("whole")
         slope, recovered = (lenient.slope, lenient.recovered) if lenient else (math.nan, math.nan)
+        facts = {**self.hidden_facts(turns, kinds), "wedge": wedge, "trusted_correlation": TRUSTED_CORRELATION}
         return facts, judge_filling(wedge, slope, recovered)
+
+    def held_out_of_single(self, estimates: list[Tensor]) -> tuple[dict[str, Any], Reason]:
+        """The same of a single volume: a lower bound, and how loud the filling is; nothing of the wedge."""
+        turns = self.turns(estimates)
+        whole = pooled(turns, "strict", lambda _: "whole").get("whole")
+        facts = {**self.hidden_facts(turns, ("strict",)), "wedge": None, "trusted_correlation": TRUSTED_CORRELATION}
+        return facts, judge_single_filling(self.scored(whole))
+
+    def hidden_facts(self, turns: list[Turned], kinds: Sequence[str]) -> dict[str, Any]:
+        """Scores of what was hidden: together, by place, by shell, by shell and distance to measured data."""
+        whole = {name: pooled(turns, name, lambda _: "whole").get("whole") for name in kinds}
+        by_shell = {name: pooled(turns, name, lambda cell: cell[0]) for name in kinds}
+        places = pooled(turns, "places", lambda place: place)
+        return {
+            "turns_deg": self.turns_deg,
+            "whole": {name: self.scored(powers) for name, powers in whole.items()},
+            "places": {name: self.scored(places.get(name)) for name in ("kept_out", "fitted")},
+            "shells": [
+                {**self.band(s), **{name: self.scored(by_shell[name].get(s)) for name in kinds}}
+                for s in range(len(SHELL_EDGES) - 1)
+            ],
+            "cells": self.cell_facts({name: pooled(turns, name, lambda cell: cell) for name in kinds}),
+        }
+
+    def cell_facts(self, found: dict[str, Powers]) -> list[dict[str, Any]]:
+        """Scores by shell and distance to measured data."""
+        first = next(iter(found.values()))
+        return [
+            {
+                "shell": s,
+                "distance_low_per_angstrom": d * DISTANCE_STEP / self.voxel,
+                "distance_high_per_angstrom": (d + 1) * DISTANCE_STEP / self.voxel,
+                **{name: self.scored(powers[(s, d)]) for name, powers in found.items()},
+            }
+            for s, d in sorted(first)
+        ]
+
+    def strip(self) -> dict[str, Any] | None:
+        """What is made of tilts that fitting was never shown; None where it was shown all."""
+        fitted = self.checked.fitted_wedge
+        if fitted is None:
+            return None
+        inside = torch.zeros(self.tomogram.shape, dtype=torch.bool)
+        inside[self.tomogram.inside] = True
+        powers = strip_powers(self.tomogram, fitted, inside)
+        total: ErrorPower | None = None
+        by_shell: dict[int, ErrorPower] = {}
+        for (shell, _), more in powers.items():
+            total = more if total is None else total + more
+            by_shell[shell] = by_shell[shell] + more if shell in by_shell else more
+        return {
+            "fitted_range_deg": list(fitted.tilt_range_deg),
+            "whole": self.scored(total),
+            "shells": [
+                {**self.band(s), "strip": self.scored(by_shell.get(s))} for s in range(len(SHELL_EDGES) - 1)
+            ],
+            "cells": self.cell_facts({"strip": powers}),
+        }
 
     def wedge(self, restored: Tensor, found: dict[str, Powers]) -> dict[str, Any]:
         """What may be expected in the tomogram's own wedge."""
@@ -281,12 +356,6 @@ class Checks:
         low, high = powers.interval("correlation", generator=self.generator)
         return {
             "correlation": powers.correlation, "interval": [low, high], "slope": powers.slope,
-            "recovered": powers.recovered, "error": powers.error, "signal": float(powers.signal.sum()),
+            "slope_interval": list(powers.interval("slope", generator=self.generator)),
+            "recovered": powers.recovered, "error": powers.error, "signal": powers.signal,
         }  # fmt: skip
-
-
-def _sum(powers: Any) -> ErrorPower | None:
-    total: ErrorPower | None = None
-    for part in powers:
-        total = part if total is None else total + part
-    return total

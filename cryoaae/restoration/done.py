@@ -61,18 +61,12 @@ def settings_of(
     item: TomogramInput, model_digest: str, options: RestoreOptions, dtype: str, opening: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything besides the inputs' data that decides the densities, as plain data."""
-    wedge = item.wedge
     return {
         "model": model_digest,
         "dtype": dtype,
         "opening": {key: value for key, value in opening.items() if value},
         "options": {key: value for key, value in asdict(options).items() if key not in OF_NO_MATTER},
-        "wedge": {
-            "tilt_range_deg": list(wedge.tilt_range_deg),
-            "tilts_deg": None if wedge.tilts_deg is None else list(wedge.tilts_deg),
-            "tilt_axis_deg": wedge.tilt_axis_deg,
-            "flipped": wedge.flipped,
-        },
+        "wedge": item.wedge.facts(),
     }
 
 

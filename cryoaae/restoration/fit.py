@@ -14,7 +14,7 @@ from cryoaae.errors import InterruptedRunError
 from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.pair_feed import BLOCK_MARGIN
 from cryoaae.fitting.presence import learn_presence
-from cryoaae.fitting.session import Session, prepare
+from cryoaae.fitting.session import Session, prepare, shown_wedge
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_bytes
 from cryoaae.io.checkpoint import load_latest, save_rotating
@@ -22,7 +22,7 @@ from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_tab
 from cryoaae.models.restorer import Restorer
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
-from cryoaae.runs.resources import choose_device, set_threads
+from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
 
 LOSS_SMOOTHING = 0.02
 
@@ -79,6 +79,7 @@ def fit(
     settings = settings or FitSettings()
     progress = progress or NullProgress()
     set_threads(threads)
+    keep_freed_memory()
     chosen = choose_device(device)
     items = as_items(
         inputs, even=even, odd=odd, tilts=tilts, tilt_range=tilt_range, tilt_axis=tilt_axis, flip_tilts=flip_tilts
@@ -94,12 +95,19 @@ def fit(
         )
         for item in items
     ]
+    for tomogram in tomograms:
+        shown_wedge(tomogram.name, tomogram.wedge, settings.hold_out_deg)
     start = None if init is None else Restorer.load(init)
     with RunFolder.create(
         Path(run_path), "fit", config, inputs=paths, overwrite=overwrite, resume=resume
     ) as folder:
         progress.message(pairs_table(items))
         _warn_singles(tomograms, progress)
+        if settings.hold_out_deg:
+            progress.message(
+                f"{settings.hold_out_deg:g} degrees of tilts are hidden from fitting, for `cryoaae validate`; fit "
+                "again without --hold-out-deg for the restoration to keep"
+            )
         progress.start("measuring spectra, preparing patches", None, "")
         session = prepare(tomograms, settings, device=chosen, scratch=folder.path / "scratch", init=start)
         progress.finish()

@@ -17,19 +17,21 @@ which usually is too high. In simulations the truth in the true wedge lay near t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from cryoaae.metrics.error_power import ErrorPower
+from cryoaae.metrics.error_power import ErrorPower, HalvesInBand, SingleInBand
 from cryoaae.patches.source import to_source_grid
-from cryoaae.patches.spectra import coloured_noise
+from cryoaae.patches.spectra import coloured_noise, measure_spectra
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft, shell_index, shell_sum
 from cryoaae.physics.rotation import OVERSAMPLING, reflect_positions, rotation_about, sample_cubic, sample_positions
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.working import WorkingTomogram
+from cryoaae.volume import Volume
 
 # Shells and distances of the table, in cycles per working voxel.
 SHELL_EDGES = (0.02, 0.07, 0.12, 0.17, 0.22, 0.27, 0.32, 0.37, 0.42)
@@ -42,6 +44,7 @@ NOISE_SHELLS = 24
 UNIT = (1, 1, 1)  # an object of one voxel: depths come out in cycles per voxel
 
 Key = tuple[int, int]
+Group = TypeVar("Group", bound=Hashable)
 Powers = dict[Key, ErrorPower]
 
 
@@ -55,11 +58,46 @@ class Turned:
         Turn about the tilt axis.
     strict, lenient : dict of (shell, distance) to ErrorPower
         See the module.
+    places : dict of {"kept_out", "fitted"} to ErrorPower
+        The strict score of all that was hidden, in boxes kept out of fitting and elsewhere.
+    hidden_deg : (float, float)
+        Tilts that were hidden.
     """
 
     angle_deg: float
-    strict: Powers
-    lenient: Powers
+    strict: Powers = field(default_factory=dict)
+    lenient: Powers = field(default_factory=dict)
+    places: dict[str, ErrorPower] = field(default_factory=dict)
+    hidden_deg: tuple[float, float] = (0.0, 0.0)
+
+
+def pooled(turns: Sequence[Turned], kind: str, group: Callable[[Any], Group]) -> dict[Group, ErrorPower]:
+    """Scores of several turns together, by a group of cells.
+
+    Turns one way hide the same tilts again and again, so their noise is shared; turns the other way
+    hide others, unless both go so far that they meet.
+    """
+    ways: list[dict[Group, ErrorPower]] = [{}, {}]
+    for turned in turns:
+        way = ways[turned.angle_deg > 0]
+        found: dict[Group, ErrorPower] = {}
+        for cell, powers in getattr(turned, kind).items():
+            key = group(cell)
+            found[key] = found[key] + powers if key in found else powers
+        for key, powers in found.items():
+            way[key] = way[key].with_shared_noise(powers) if key in way else powers
+    one, other = ways
+    join = ErrorPower.with_shared_noise if _meet(turns) else ErrorPower.__add__
+    return {
+        key: join(one[key], other[key]) if key in one and key in other else (one | other)[key]
+        for key in (one | other)
+    }
+
+
+def _meet(turns: Sequence[Turned]) -> bool:
+    """Whether some tilts were hidden by turns both ways."""
+    one, other = ([t.hidden_deg for t in turns if (t.angle_deg > 0) == way] for way in (False, True))
+    return any(max(a[0], b[0]) < min(a[1], b[1]) for a in one for b in other)
 
 
 def distance_bin(distance: Tensor) -> Tensor:
@@ -68,29 +106,43 @@ def distance_bin(distance: Tensor) -> Tensor:
 
 
 def hidden_sectors(
-    tomogram: WorkingTomogram, turns_deg: Sequence[float], estimates: list[Tensor], *, generator: torch.Generator
+    tomogram: WorkingTomogram,
+    turns_deg: Sequence[float],
+    estimates: list[Tensor],
+    *,
+    kept_out: Tensor,
+    generator: torch.Generator,
 ) -> Iterator[Turned]:
     """Turn the tomogram by every angle, both ways, and score what the wedge then hides.
 
     Parameters
     ----------
     tomogram : WorkingTomogram
-        With two halves.
+        With two halves, or a single volume: of that only the strict scores, and those are bounds.
     turns_deg : sequence of float
         More than the wedge's width hides no more.
     estimates : list of (z, y, x)
         The restored halves, each as it is.
+    kept_out : (z, y, x) bool
+        Voxels that fitting has not seen.
     generator : torch.Generator
         Of the noise that is put where the own wedge was empty.
     """
-    noise = half_noise(tomogram)
+    noise = half_noise(tomogram, generator=generator)
     for turn in turns_deg:
         for angle in (turn, -turn):
-            yield _turned(tomogram, angle, estimates, noise, generator)
+            yield _turned(tomogram, angle, estimates, kept_out, noise, generator)
 
 
-def half_noise(tomogram: WorkingTomogram) -> Tensor:
-    """Noise power of one half per coefficient, by shell up to Nyquist, from the measured region."""
+def half_noise(tomogram: WorkingTomogram, *, generator: torch.Generator) -> Tensor:
+    """Noise power of one half (or of the single volume) per coefficient, by shell up to Nyquist.
+
+    Of halves that of their difference in the measured region; of a single volume that of its quietest blocks.
+    """
+    if len(tomogram.halves) == 1:
+        array = tomogram.halves[0][tomogram.core].numpy()
+        single = Volume(array, tomogram.voxel_size_angstrom)
+        return measure_spectra([single], tomogram.wedge.solid(), generator=generator).noise
     shape = tomogram.shape
     index = shell_index(shape, NOISE_SHELLS)
     seen = tomogram.wedge.solid().support(shape, object_zyx=tomogram.core_shape) * multiplicity(shape)
@@ -100,7 +152,12 @@ def half_noise(tomogram: WorkingTomogram) -> Tensor:
 
 
 def _turned(
-    tomogram: WorkingTomogram, angle_deg: float, filler: list[Tensor], noise: Tensor, generator: torch.Generator
+    tomogram: WorkingTomogram,
+    angle_deg: float,
+    filler: list[Tensor],
+    kept_out: Tensor,
+    noise: Tensor,
+    generator: torch.Generator,
 ) -> Turned:
     wedge, shape = tomogram.wedge.solid(), tomogram.shape
     rotation = rotation_about(wedge.tilt_axis_zyx, math.radians(angle_deg))
@@ -108,21 +165,31 @@ def _turned(
     hidden = measured & ~wedge.rotated(rotation.T).support(shape, object_zyx=tomogram.core_shape)
     table = sector_table(tomogram, rotation, angle_deg)
     if not (table >= 0).any():
-        return Turned(angle_deg, {}, {})
+        return Turned(angle_deg)
     blind = tomogram.without(hidden)
     turner = _Turner(tomogram, rotation)
-    where = turner.inside()
-    truth = [turner(half) for half in tomogram.halves]
-    found: list[Powers] = []
-    for fillers in (tomogram.restore_each(blind), filler):
-        estimates = []
+    where, boxes = turner.inside(), turner.mask(kept_out)
+    halves = [turner(half) for half in tomogram.halves]
+    estimates: dict[str, list[Tensor]] = {}
+    kinds = {"strict": tomogram.restore_each(blind)}
+    if len(halves) == 2:  # what has seen the noise of a single volume cannot be held against it
+        kinds["lenient"] = filler
+    for name, fillers in kinds.items():
+        estimates[name] = []
         for half, estimate in zip(blind, fillers, strict=True):
             put = estimate + coloured_noise(noise, shape, generator)
             filled = irfft(torch.where(measured, rfft(half), rfft(put)), shape)
             turned = irfft(rfft(turner(filled)) * measured, shape)
-            estimates.append(tomogram.restore([turned]))
-        found.append(score(tomogram, truth, estimates, table, where))
-    return Turned(angle_deg, found[0], found[1])
+            estimates[name].append(tomogram.restore([turned]))
+    found = score(halves, estimates, table, where)
+    everything = torch.where(table >= 0, 0, -1)
+    strict = {"strict": estimates["strict"]}
+    places = {
+        name: powers[0, 0]
+        for name, there in (("kept_out", where & boxes), ("fitted", where & ~boxes))
+        if (powers := score(halves, strict, everything, there)["strict"])
+    }
+    return Turned(angle_deg, found["strict"], found.get("lenient", {}), places, hidden_range(wedge, angle_deg))
 
 
 def sector_table(tomogram: WorkingTomogram, rotation: Tensor, angle_deg: float) -> Tensor:
@@ -139,12 +206,42 @@ def sector_table(tomogram: WorkingTomogram, rotation: Tensor, angle_deg: float) 
     return cells(shape, distance, scored)
 
 
+def strip_powers(tomogram: WorkingTomogram, fitted: MissingWedge, where: Tensor) -> Powers:
+    """Score tilts that fitting was never shown, by shell and distance to what it was shown.
+
+    Parameters
+    ----------
+    tomogram : WorkingTomogram
+        With all its tilts.
+    fitted : MissingWedge
+        What fitting was shown. The rest is taken away and lies in the wedge that the network knows: no turn is needed.
+    where : (z, y, x) bool
+        Voxels that count.
+    """
+    shape, core = tomogram.shape, tomogram.core_shape
+    shown = fitted.solid()
+    estimates = tomogram.restore_each(tomogram.without(~shown.support(shape, object_zyx=core)))
+    scored = tomogram.wedge.solid().depth(shape, object_zyx=core) < -1
+    scored &= shown.depth(shape, object_zyx=core) >= GUARD
+    table = cells(shape, shown.depth(shape, object_zyx=UNIT), scored)
+    return score(tomogram.halves, {"strip": estimates}, table, where)["strip"]
+
+
 def cells(shape_zyx: Sequence[int], distance: Tensor, scored: Tensor) -> Tensor:
     """Cells of coefficients by shell and distance (cycles per voxel), -1 where not scored."""
     edges = torch.tensor(SHELL_EDGES)
     shell = torch.bucketize(radius(shape_zyx), edges, right=True) - 1
     scored = scored & (shell >= 0) & (shell < len(SHELL_EDGES) - 1)
     return torch.where(scored, shell * CELLS_A_SHELL + distance_bin(distance.nan_to_num(0, 0, 0)), -1)
+
+
+def hidden_range(wedge: MissingWedge, angle_deg: float) -> tuple[float, float]:
+    """Lowest and highest of the tilts that a turn brings to where nothing was measured."""
+    low, high = wedge.tilt_range_deg
+    shift = -angle_deg if wedge.flipped else angle_deg
+    if shift > 0:
+        return max(low, high - shift), min(high, low + 180.0 - shift)
+    return max(low, high - 180.0 - shift), min(high, low - shift)
 
 
 def remaining_ranges(wedge: MissingWedge, angle_deg: float) -> list[MissingWedge]:
@@ -170,6 +267,14 @@ class _Turner:
     def __call__(self, volume: Tensor) -> Tensor:
         return sample_cubic(to_source_grid(volume, 1)[None], self.reflected)[0]
 
+    def mask(self, voxels: Tensor) -> Tensor:
+        """Turn a mask (z, y, x), to the nearest voxel; what comes from beyond the grid is False."""
+        nearest = (self.positions / OVERSAMPLING).round().long()
+        size = torch.tensor(voxels.shape)
+        within = ((nearest >= 0) & (nearest < size)).all(dim=-1)
+        z, y, x = nearest.clamp(min=0).minimum(size - 1).unbind(dim=-1)
+        return voxels[z, y, x] & within
+
     def inside(self) -> Tensor:
         """Voxels of the turned grid that come from inside the tomogram, (z, y, x) bool."""
         low = torch.tensor([float(s.start) for s in self.tomogram.inside]) * OVERSAMPLING
@@ -178,20 +283,34 @@ class _Turner:
 
 
 def score(
-    tomogram: WorkingTomogram,
-    halves: Sequence[Tensor],
-    estimates: Sequence[Tensor],
-    table: Tensor,
-    where: Tensor,
-) -> Powers:
-    """Error powers by cell: fields are filtered to the cell, multiplied, and summed over voxels and blocks."""
-    spectra = [rfft(volume) for volume in (*halves, *estimates)]
-    weight = multiplicity(tomogram.shape).expand(table.shape)
-    found: Powers = {}
-    for cell in table.unique().tolist():
-        mask = table == cell
-        if cell < 0 or float(weight[mask].sum()) < FEWEST:
-            continue
-        even, odd, of_even, of_odd = (irfft(spectrum * mask, tomogram.shape) for spectrum in spectra)
-        found[divmod(int(cell), CELLS_A_SHELL)] = ErrorPower.of((even, odd), (of_even, of_odd), where=where)
+    halves: Sequence[Tensor], estimates: Mapping[str, Sequence[Tensor]], table: Tensor, where: Tensor
+) -> dict[str, Powers]:
+    """Error powers of estimates by the cells of a table, over the voxels that count."""
+    found: dict[str, Powers] = {name: {} for name in estimates}
+    if not bool(where.any()):
+        return found
+    measured = tuple(rfft(half) for half in halves)
+    spectra = {name: tuple(rfft(estimate) for estimate in made) for name, made in estimates.items()}
+    for cell, band in scored_cells(table, where.shape):
+        for name, powers in _against(measured, spectra, band, where).items():
+            found[name][cell] = powers
     return found
+
+
+def _against(
+    measured: tuple[Tensor, ...], estimates: Mapping[str, tuple[Tensor, ...]], band: Tensor, where: Tensor
+) -> dict[str, ErrorPower]:
+    if len(measured) == 1:
+        single = SingleInBand(measured[0], band, where)
+        return {name: single.against(made[0]) for name, made in estimates.items()}
+    halves = HalvesInBand((measured[0], measured[1]), band, where)
+    return {name: halves.against((made[0], made[1])) for name, made in estimates.items()}
+
+
+def scored_cells(table: Tensor, shape_zyx: Sequence[int]) -> Iterator[tuple[Key, Tensor]]:
+    """Shell, distance and mask of each cell of a table that holds enough coefficients."""
+    weight = multiplicity(shape_zyx).expand(table.shape)
+    for cell in table.unique().tolist():
+        band = table == cell
+        if cell >= 0 and float(weight[band].sum()) >= FEWEST:
+            yield divmod(int(cell), CELLS_A_SHELL), band

@@ -39,19 +39,21 @@ def regions(tomogram: WorkingTomogram) -> dict[str, Tensor]:
 
 
 def noise_only(tomogram: WorkingTomogram) -> list[Tensor]:
-    """Two halves of noise: the half-difference, and the same shifted by half the box."""
+    """Two halves of noise: the half-difference, and the same shifted by half the box; none of a single volume."""
+    if len(tomogram.halves) == 1:
+        return []
     even, odd = tomogram.halves
     noise = (even - odd) / 2**0.5
     return [noise, noise.roll([n // 2 for n in noise.shape], dims=(0, 1, 2))]
 
 
 def phase_randomised(tomogram: WorkingTomogram, *, generator: torch.Generator) -> list[Tensor]:
-    """Two halves with the tomogram's spectrum and noise, but without its phases: a Gaussian texture."""
-    even, odd = tomogram.halves
+    """Halves with the tomogram's spectrum and noise, but without its phases: a Gaussian texture."""
     white = rfft(torch.randn(tomogram.shape, generator=generator))
     phases = white / white.abs().clamp(min=torch.finfo(torch.float32).tiny)
-    texture = irfft(rfft((even + odd) / 2).abs() * phases, tomogram.shape)
-    return [texture + (even - odd) / 2, texture - (even - odd) / 2]
+    mean = torch.stack(tomogram.halves).mean(dim=0)
+    texture = irfft(rfft(mean).abs() * phases, tomogram.shape)
+    return [texture + half - mean for half in tomogram.halves]
 
 
 def null_test(tomogram: WorkingTomogram, halves: list[Tensor], restored: Tensor) -> NullTest:

@@ -283,7 +283,7 @@ def _resolve(
     opening: dict[str, Any],
 ) -> list[_Item]:
     """Inputs with their wedges, and output files that may be written or need not be."""
-    items = resolve_with_model(inputs, model, geometry)
+    items = resolve_with_model(inputs, model, geometry, opening)
     weights, work = digest(dict(model.state_dict())), []
     for item in items:
         paths = _paths(item, output, len(items), halves=options.halves)
@@ -298,8 +298,12 @@ def _resolve(
     return work
 
 
-def resolve_with_model(inputs: Any, model: Any, geometry: dict[str, Any]) -> list[TomogramInput]:
+def resolve_with_model(
+    inputs: Any, model: Any, geometry: dict[str, Any], opening: dict[str, Any]
+) -> list[TomogramInput]:
     """Inputs with their wedges: those stated, else those that the model knows.
+
+    `opening` are keywords of `io.project.open_tomogram`: a model knows data as they were opened.
 
     Raises
     ------
@@ -311,10 +315,10 @@ def resolve_with_model(inputs: Any, model: Any, geometry: dict[str, Any]) -> lis
     if geometry.get("tilts") is not None or geometry.get("tilt_range") is not None:
         return resolve_inputs(given, **geometry)
     items = resolve_inputs(given, **geometry, default_wedge=MissingWedge())
-    return [replace(item, wedge=known_wedge(item, model)) for item in items]
+    return [replace(item, wedge=known_wedge(item, model, opening)) for item in items]
 
 
-def known_wedge(item: TomogramInput, model: Any) -> MissingWedge:
+def known_wedge(item: TomogramInput, model: Any, opening: dict[str, Any]) -> MissingWedge:
     """Wedge of a tomogram the model was fitted on, found by its content.
 
     Raises
@@ -322,16 +326,10 @@ def known_wedge(item: TomogramInput, model: Any) -> MissingWedge:
     InputError
         When the model was fitted on other tomograms.
     """
-    digest_of_first = open_volume(item.paths[0]).digest()
+    digest_of_first = open_volume(item.paths[0], **opening).digest()
     for known in getattr(model.spec, "tomograms", []):
         if digest_of_first in known["digests"]:
-            tilts = known["tilts_deg"]
-            return MissingWedge(
-                tuple(known["tilt_range_deg"]),
-                None if tilts is None else tuple(tilts),
-                known["tilt_axis_deg"],
-                known["flipped"],
-            )
+            return MissingWedge.from_facts(known)
     raise InputError(
         item.paths[0], "the model was not fitted on it, so its tilts are not known", "give --tilts or --tilt-range"
     )

@@ -11,16 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cryoaae.errors import InputError
+from cryoaae.errors import CryoaaeError, InputError, InterruptedRunError, ItemsFailedError
 from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.project import TomogramInput, open_tomogram
+from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.checks import Checked, Checks
 from cryoaae.restoration.engine import RestoreOptions
+from cryoaae.restoration.plain import plain
 from cryoaae.restoration.restore import check_voxel_size, resolve_with_model
 from cryoaae.restoration.working import FACE_VOXELS, WorkingTomogram, normalisation_of
 from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.provenance import file_facts, same_files
 from cryoaae.runs.resources import set_threads
 from cryoaae.volume import Volume
 
@@ -28,7 +31,8 @@ from cryoaae.volume import Volume
 REGION = 96
 # Turns of the tomogram, in multiples of the width of the narrowest hidden sector.
 TURNS = (1, 2, 3)
-PASSES_FIRST, PASSES_A_TURN = 6, 12
+PASSES_FIRST, PASSES_STRIP, PASSES_A_TURN = 6, 2, 12
+PASSES_SINGLE, PASSES_A_TURN_SINGLE = 2, 4
 # Working voxels an axis must have for anything to be left between its faces.
 THINNEST = 2 * FACE_VOXELS + 8
 
@@ -84,6 +88,8 @@ def validate(
 ) -> list[dict[str, Any]]:
     """Check on the user's own data what of a restoration can be trusted; write report.html and report.json.
 
+    A report that stands already, of the same data, model and options, is left as it is.
+
     Parameters
     ----------
     inputs : paths or TomogramInput
@@ -115,6 +121,8 @@ def validate(
     ------
     InputError
         Before any work, when an input or the output folder is wrong.
+    ItemsFailedError
+        When some of several tomograms failed; the others have their reports.
     InterruptedRunError
     """
     chosen = replace(options or ValidateOptions(), **keywords)
@@ -130,11 +138,17 @@ def validate(
     )  # fmt: skip
     for work in planned:
         _make(work.folder)
-    results = []
+    results, failures = [], []
     for work in planned:
-        result, panels = work.run(told)
-        _write(result, panels, work.folder)
-        results.append(result)
+        try:
+            results.append(work.done or work.finish(told))
+        except (CryoaaeError, OSError) as error:
+            if len(planned) == 1 or isinstance(error, InterruptedRunError):
+                raise
+            failures.append(f"{work.name}: {error}")
+            told.message(f"failed: {failures[-1]}")
+    if failures:
+        raise ItemsFailedError(f"{len(failures)} of {len(planned)} tomograms failed:\n" + "\n".join(failures))
     return results
 
 
@@ -172,6 +186,8 @@ class _Work:
     model: Restorer
     model_name: str
     options: ValidateOptions
+    made_from: dict[str, Any]
+    done: dict[str, Any] | None
 
     @cached_property
     def region(self) -> tuple[slice, slice, slice]:
@@ -200,10 +216,21 @@ class _Work:
         return list((self.known or {}).get("held_out_boxes", []))
 
     @property
+    def fitted_wedge(self) -> MissingWedge | None:
+        """What fitting was shown of this tomogram, if tilts were hidden from it."""
+        shown = (self.known or {}).get("fitted_range_deg")
+        if shown is None:
+            return None
+        low, high = self.wedge.tilt_range_deg
+        fitted = max(low, shown[0]), min(high, shown[1])
+        return self.wedge.narrowed(fitted) if fitted[0] < fitted[1] and fitted != (low, high) else None
+
+    @property
     def passes(self) -> int:
         if len(self.volumes) < 2:
-            return 1
-        return PASSES_FIRST + PASSES_A_TURN * len(self.options.turns_deg)
+            return PASSES_SINGLE + PASSES_A_TURN_SINGLE * len(self.options.turns_deg)
+        strip = 0 if self.fitted_wedge is None else PASSES_STRIP
+        return PASSES_FIRST + strip + PASSES_A_TURN * len(self.options.turns_deg)
 
     def tomogram(self, advance: Callable[[int], None] = lambda _: None) -> WorkingTomogram:
         """The checked part on the working grid."""
@@ -218,21 +245,28 @@ class _Work:
 
     def describe(self) -> str:
         """What would be done, and how long it takes by a pass timed now."""
-        if len(self.volumes) < 2:
-            return f"{self.name}: a single volume: only its tilt geometry can be checked -> {self.folder}"
+        if self.done is not None:
+            return f"{self.name}: done already -> {self.folder}"
         tomogram = self.tomogram()
         started = time.perf_counter()
         tomogram.restore(tomogram.halves[:1])
         seconds = self.passes * (time.perf_counter() - started)
         size = " x ".join(str(s.stop - s.start) for s in self.region)
         turns = ", ".join(f"{turn:g}" for turn in self.options.turns_deg)
+        what = "a single volume: bounds only; " if len(self.volumes) < 2 else ""
         return (
-            f"{self.name}: {size} voxels (z, y, x) restored {self.passes} times, tilts hidden by turns of {turns} "
-            f"degrees both ways, two null tests; about {_duration(1.5 * seconds)} -> {self.folder}"
+            f"{self.name}: {what}{size} voxels (z, y, x) restored {self.passes} times, tilts hidden by turns of "
+            f"{turns} degrees both ways, null tests; about {_duration(1.5 * seconds)} -> {self.folder}"
         )
 
-    def run(self, told: Progress) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-        """Do every check; return the result and the volumes to be drawn."""
+    def finish(self, told: Progress) -> dict[str, Any]:
+        """Do every check and write the report; return what it holds."""
+        result, panels = self._checked(told)
+        _write(result, panels, self.folder)
+        return result
+
+    def _checked(self, told: Progress) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+        """Every check's result, and the volumes to be drawn."""
         started = time.perf_counter()
         told.start(f"validating {self.name}", 1.0, "checks")
         done = 0.0
@@ -246,11 +280,13 @@ class _Work:
 
         tomogram = self.tomogram(advance)
         checked = Checked(
-            self.name, self.model_name, self.volumes, self.region, self.kept_out_boxes, self.known is not None
-        )
+            self.name, self.model_name, self.volumes, self.region, self.kept_out_boxes, self.known is not None,
+            self.fitted_wedge,
+        )  # fmt: skip
         result, panels = Checks(checked, tomogram, self.options.turns_deg, seed=self.options.seed).run()
         told.finish()
-        return {**result, "seconds": round(time.perf_counter() - started, 1)}, panels
+        seconds = round(time.perf_counter() - started, 1)
+        return {**result, "seconds": seconds, "made_from": self.made_from}, panels
 
 
 def _duration(seconds: float) -> str:
@@ -268,12 +304,19 @@ def _plan(
     geometry: dict[str, Any],
 ) -> list[_Work]:
     restorer = Restorer.load(model) if isinstance(model, str | Path) else model
-    items = resolve_with_model(inputs, restorer, geometry)
-    work = []
+    items = resolve_with_model(inputs, restorer, geometry, opening)
+    weights, work = digest(dict(restorer.state_dict())), []
     for item in items:
         folder = output if len(items) == 1 else output / item.name
-        if (folder / "report.json").exists() and not overwrite:
-            raise InputError(folder, "holds a report already", "give another folder, or --overwrite")
+        made_from = {
+            "model": weights, "options": {"hold_out_deg": options.hold_out_deg, "seed": options.seed},
+            "opening": {k: v for k, v in opening.items() if v}, "wedge": item.wedge.facts(),
+        }  # fmt: skip
+        done = None if overwrite else _result_if_done(folder, item.paths, made_from)
+        if done is None and (folder / "report.json").exists() and not overwrite:
+            raise InputError(
+                folder, "holds a report of other data, another model or options", "give another folder, or --overwrite"
+            )
         if folder.exists() and not folder.is_dir():
             raise InputError(folder, "is a file", "give a folder")
         opened = open_tomogram(item, **opening)
@@ -286,8 +329,24 @@ def _plan(
                 f"{THINNEST} are needed",
             )  # fmt: skip
         name = str(model) if isinstance(model, str | Path) else "model"
-        work.append(_Work(item.name, folder, volumes, item.wedge, restorer, name, options))
+        inputs_facts = {"inputs": [file_facts(path) for path in item.paths]}
+        work.append(
+            _Work(
+                item.name, folder, volumes, item.wedge, restorer, name, options, {**made_from, **inputs_facts}, done
+            )
+        )  # fmt: skip
     return work
+
+
+def _result_if_done(folder: Path, inputs: Sequence[Path], made_from: dict[str, Any]) -> dict[str, Any] | None:
+    """What a report holds that was made from the same."""
+    try:
+        found = json.loads((folder / "report.json").read_text())
+        made = dict(found["made_from"])
+        same = same_files(made.pop("inputs"), inputs) and made == plain(made_from)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if same else None
 
 
 def _make(folder: Path) -> None:
@@ -304,7 +363,8 @@ def _make(folder: Path) -> None:
 
 
 def _write(result: dict[str, Any], panels: list[tuple[str, Any]], folder: Path) -> None:
-    from cryoaae.reports.validation import validation_figures, validation_report
+    from cryoaae.reports.validation_figures import validation_figures
+    from cryoaae.reports.validation_page import validation_report
 
     figures = validation_figures(result, panels)
     (folder / "report.json").unlink(missing_ok=True)  # it comes last: with it the report is whole

@@ -95,23 +95,50 @@ def judge_filling(wedge: Mapping[str, Any], slope: float, recovered: float) -> R
     return Reason("filled-in wedge", "ok", f"Measured again on hidden tilts, {found}.")
 
 
+def judge_single_filling(whole: Mapping[str, Any] | None) -> Reason:
+    """What was recovered of a single volume's hidden tilts: bounds, so never better than a caution."""
+    check = "filled-in wedge"
+    if whole is None or not math.isfinite(whole["correlation"]):
+        return Reason(check, "caution", "Too little could be hidden to say what the filled-in wedge is worth.")
+    (low, _), slope = whole["interval"], whole["slope"]
+    if not low > 0:
+        said = "Measured again on hidden tilts, what is filled in has nothing in common with them that chance has not."
+        return Reason(check, "caution", said)
+    found = f"what is filled in correlates at least {whole['correlation']:.2f} with the structure"
+    if not slope >= TOO_LOUD:
+        said = f"Measured again on hidden tilts, {found}, but it is {1 / slope:.1f} times too strong."
+        return Reason(check, "caution", said)
+    said = f"Measured again on hidden tilts, {found}; how much more cannot be said without halves."
+    return Reason(check, "caution", said)
+
+
 def judge_nulls(nulls: Mapping[str, Any]) -> Reason:
     """Whether structure appears where there is none."""
     noise, texture = nulls["noise_only"], nulls["phase_randomised"]
+    if noise is None:
+        return _judge_texture(texture["wedge"], "")
     loudest = max((v for v in (noise["measured"], noise["wedge"]) if math.isfinite(v)), default=math.nan)
     if loudest > NOISE_AS_STRUCTURE:
         share = 100 * loudest
         said = f"Given noise alone, it puts out {share:.0f} % of the power that it puts out for the data."
         return Reason("null tests", "caution", said)
-    if not all(math.isfinite(v) for v in (noise["measured"], noise["wedge"], texture["wedge"])):
+    if not all(math.isfinite(v) for v in (noise["measured"], noise["wedge"])):
+        return _judge_texture(math.nan, "")
+    said = (
+        f"given noise alone it puts out {100 * noise['measured']:.0f} % of the power where measured and "
+        f"{100 * noise['wedge']:.0f} % in the wedge; "
+    )
+    return _judge_texture(texture["wedge"], said)
+
+
+def _judge_texture(filled: float, before: str) -> Reason:
+    """Power put into the wedge of a structureless texture, over that for the data."""
+    if not math.isfinite(filled):
         said = "The restoration is empty where the null tests look, so they say nothing."
         return Reason("null tests", "caution", said)
-    said = (
-        f"Given noise alone it puts out {100 * noise['measured']:.0f} % of the power where measured and "
-        f"{100 * noise['wedge']:.0f} % in the wedge; given a texture without structure it fills "
-        f"{100 * texture['wedge']:.0f} % as much into the wedge"
-    )
-    if texture["wedge"] > TEXTURE_AS_STRUCTURE:
+    said = f"{before}given a texture without structure it fills {100 * filled:.0f} % as much into the wedge"
+    said = said[:1].upper() + said[1:]
+    if filled > TEXTURE_AS_STRUCTURE:
         return Reason("null tests", "caution", f"{said}: it hardly tells structure from texture.")
     return Reason("null tests", "ok", f"{said}.")
 

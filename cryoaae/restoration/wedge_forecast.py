@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryoaae.metrics.error_power import ErrorPower
 from cryoaae.physics.fourier import multiplicity, rfft
 from cryoaae.restoration.held_out import CELLS_A_SHELL, DISTANCE_STEP, SHELL_EDGES, UNIT, Powers, cells
 from cryoaae.restoration.null_tests import regions
@@ -87,10 +88,10 @@ def _middle(distance_bin: int) -> float:
     return (distance_bin + 0.5) * DISTANCE_STEP
 
 
-def _moments(powers: object) -> tuple[float, float]:
+def _moments(powers: ErrorPower) -> tuple[float, float]:
     """What structure and estimate have in common, and the most they could: their correlation is the ratio."""
-    signal, common, estimate = (float(getattr(powers, n).sum()) for n in ("signal", "common", "estimate"))
-    return common, math.sqrt(signal * estimate) if signal > 0 and estimate > 0 else 0.0
+    both = powers.signal > 0 and powers.estimate > 0
+    return powers.common, math.sqrt(powers.signal * powers.estimate) if both else 0.0
 
 
 @dataclass(frozen=True)

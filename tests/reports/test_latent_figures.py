@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from cryoaae.reports.image_grid import image_grid
+from cryoaae.reports.latent_curves import training_curves
 from cryoaae.reports.latent_figures import (
-    CLASS_COLOURS,
     PRIOR_GREY,
     RATIO_LIMIT,
-    class_colour,
     density_ratio_figure,
-    image_grid,
     latent_scatter,
     manifold_codes,
     plane_codes,
-    training_curves,
 )
+from cryoaae.reports.latent_marks import CLASS_COLOURS, class_colour
 from cryoaae.reports.style import INK, png
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.

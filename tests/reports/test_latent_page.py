@@ -14,8 +14,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from cryoaae.reports.latent_figures import CLASS_COLOURS
-from cryoaae.reports.latent_page import CURVE_POINTS, FIELD_SIDE, LatentFrame, LatentHistory, latent_page, timeline
+from cryoaae.reports.latent_marks import CLASS_COLOURS
+from cryoaae.reports.latent_packing import CURVE_POINTS, FIELD_SIDE
+from cryoaae.reports.latent_page import LatentFrame, LatentHistory, latent_page, timeline
 
 
 def history(count: int = 4, n: int = 30, side: int = 0, seed: int = 0, **changes) -> LatentHistory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,34 @@ def test_the_command_writes_a_report(tiny: Path, fitted: Path, validated: Path) 
     assert any(shell["kept_out"] for shell in first["measured"]["shells"])
     html = (validated / "report.html").read_text()
     assert "Validation of t" in html and "data:image/png" in html
-    # An existing report is not replaced unasked, and nothing is done before that is known.
-    assert cli(["validate", *halves(tiny), "--model", str(fitted), "-q", "-o", str(validated)]) == 2
-    assert report(validated) == first
+    # The same again is done already; a report of anything else is not replaced unasked, which costs no work.
+    command = ["validate", *halves(tiny), "--model", str(fitted), "-q", "-o", str(validated)]
+    for options, code in (([], 0), (["--seed", "1"], 2), (["--hold-out-deg", "10"], 2)):
+        assert cli([*command, *options]) == code
+        assert report(validated) == first
+
+
+def test_tilts_that_were_hidden_from_fitting_have_a_section(
+    tiny: Path, tiny_settings: list[str], validated: Path, tmp_path: Path
+) -> None:
+    assert report(validated)["hidden_from_fitting"] is None
+    run, out = tmp_path / "run", tmp_path / "out"
+    fast = ["--steps", "12", "-q", *tiny_settings, "--set", "refills=1"]
+    assert cli(["fit", *halves(tiny), "-o", str(run), "--hold-out-deg", "24", *fast]) == 0
+    assert cli(["validate", *halves(tiny), "--model", str(run), "-q", "-o", str(out)]) == 0
+    strip = report(out)["hidden_from_fitting"]
+    assert strip["fitted_range_deg"] == [-60.0, 36.0]
+    assert strip["cells"]
+    scored = [shell["strip"] for shell in strip["shells"] if shell["strip"]]
+    assert len(scored) >= 3
+    for facts in (strip["whole"], *scored, *(cell["strip"] for cell in strip["cells"])):
+        low, high = facts["interval"]
+        assert (low is None) == (high is None)
+        assert low is None or -1 <= low <= high <= 1
+    whole = strip["whole"]
+    assert all(math.isfinite(whole[name]) for name in ("correlation", "slope", "recovered", "error", "signal"))
+    assert whole["signal"] > 0 and whole["interval"][0] <= whole["correlation"] <= whole["interval"][1]
+    assert whole["signal"] == pytest.approx(sum(facts["signal"] for facts in scored))
 
 
 def test_a_dry_run_says_how_long_and_writes_nothing(
@@ -105,13 +131,18 @@ def test_a_model_of_other_tomograms_is_a_reason_for_caution_and_all_else_is_the_
     assert result["null_tests"]["noise_only"] == report(validated)["null_tests"]["noise_only"]
 
 
-def test_of_a_single_volume_only_the_geometry_is_checked(tiny: Path, fitted: Path, tmp_path: Path) -> None:
+def test_of_a_single_volume_bounds_are_stated_and_nothing_of_the_wedge(
+    tiny: Path, fitted: Path, tmp_path: Path
+) -> None:
     given = [str(tiny / "t_EVN.mrc"), "--tilts", str(tiny / "t.tlt"), "--model", str(fitted), "-q"]
     assert cli(["validate", *given, "-o", str(tmp_path / "single")]) == 0
     found = report(tmp_path / "single")
-    assert found["held_out"] is found["measured"] is found["null_tests"] is None
-    assert found["verdict"] != "trusted"
-    assert "single volume" in (tmp_path / "single" / "report.html").read_text()
+    assert found["measured"] is found["hidden_from_fitting"] is found["null_tests"]["noise_only"] is None
+    held = found["held_out"]
+    assert held["wedge"] is None and set(held["whole"]) == {"strict"}
+    assert math.isfinite(held["whole"]["strict"]["correlation"])
+    assert found["verdict"] != "trusted" and levels(found)["halves"] == "caution"
+    assert "single volume" in (tmp_path / "single" / "report.html").read_text().lower()
 
 
 @pytest.mark.parametrize("degrees", [4.9, 30.1, float("nan")])

@@ -28,10 +28,8 @@ def middle(distance_bin: int) -> float:
 
 
 def powers(rho: float, signal: float, estimate: float) -> ErrorPower:
-    """Two blocks, unequal, that have these powers together."""
-    common = rho * math.sqrt(abs(signal * estimate))
-    parts = [[0.3 * v, 0.7 * v] for v in (signal, common, estimate)]
-    return ErrorPower(*torch.tensor(parts, dtype=torch.float64))
+    """Powers with this correlation."""
+    return ErrorPower(signal, rho * math.sqrt(abs(signal * estimate)), estimate)
 
 
 def planted(fall: float | dict[int, float]) -> tuple[Powers, dict[int, float]]:
