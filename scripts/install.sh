@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make or reuse .venv with cryoaae and the extra named in $1 ("dev", or "" for none).
+# Make or reuse .venv with cryoaae and the extras named in $1 ("dev,gui", or "" for none).
 # Sourced by demo.sh and test.sh; installs again only when the requirements changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -120,14 +120,20 @@ def _filled(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return image
 
 
-def draw_wedge(axes: Axes, wedge: MissingWedge, *, freq_max: float = 0.5) -> None:
-    """Draw the ends of the tilt range over a spectrum, in cycles per voxel."""
-    lo, hi = wedge.tilt_range_deg
+def wedge_ends(wedge: MissingWedge, *, freq_max: float = 0.5) -> list[tuple[float, float, float]]:
+    """Tilt in degrees and the point (across, kz) where its plane leaves the spectrum, for both ends of the range."""
     sign = 1.0 if wedge.flipped else -1.0
-    for tilt, colour in ((lo, COLOURS[1]), (hi, COLOURS[4])):
+    ends = []
+    for tilt in wedge.tilt_range_deg:
         angle = math.radians(sign * tilt)
         reach = freq_max / max(abs(math.cos(angle)), abs(math.sin(angle)), 1e-9)
-        dx, dz = reach * math.cos(angle), reach * math.sin(angle)
+        ends.append((tilt, reach * math.cos(angle), reach * math.sin(angle)))
+    return ends
+
+
+def draw_wedge(axes: Axes, wedge: MissingWedge, *, freq_max: float = 0.5) -> None:
+    """Draw the ends of the tilt range over a spectrum, in cycles per voxel."""
+    for (tilt, dx, dz), colour in zip(wedge_ends(wedge, freq_max=freq_max), (COLOURS[1], COLOURS[4]), strict=True):
         axes.plot(
             [-dx, dx], [-dz, dz], color=colour, linewidth=1.6, linestyle=(0, (5, 3)), label=f"{tilt:+.1f}°"
         )

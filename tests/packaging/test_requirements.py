@@ -28,7 +28,7 @@ def imported(folder: Path) -> set[str]:
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 modules.add(node.module.split(".")[0])
-    known, own = packages_distributions(), {path.stem for path in folder.glob("*.py")}
+    known, own = packages_distributions(), {path.stem for path in folder.glob("*.py")} | {"napari_cryoaae"}
     return {
         normal(known.get(module, [module])[0])
         for module in modules - set(sys.stdlib_module_names) - own - {"cryoaae", "__future__"}
@@ -39,10 +39,20 @@ def test_the_package_imports_what_it_requires_and_nothing_else() -> None:
     assert imported(ROOT / "cryoaae") == {normal(name) for name in PROJECT["dependencies"]}
 
 
-@pytest.mark.parametrize("folder", ["tests", "scripts"])
-def test_tests_and_scripts_need_no_more_than_the_extra(folder: str) -> None:
-    required = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
-    assert imported(ROOT / folder) <= {normal(name) for name in required}
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("tests", ["dev", "gui"]), ("scripts", ["dev", "gui"]), ("plugins", ["gui"])]
+)
+def test_other_folders_need_no_more_than_their_extras(folder: str, extras: list[str]) -> None:
+    extra = [name for one in extras for name in PROJECT["optional-dependencies"][one]]
+    assert imported(ROOT / folder) <= {normal(name) for name in PROJECT["dependencies"] + extra}
+
+
+def test_the_core_needs_no_window() -> None:
+    """Qt and the viewer come with the extra alone: a cluster's node has no screen."""
+    window = {normal(name) for name in PROJECT["optional-dependencies"]["gui"]}
+    assert not window & {normal(name) for name in PROJECT["dependencies"]}
+    assert not window & imported(ROOT / "cryoaae")
+    assert window - {"napari", "npe2", "pyside6-essentials"} <= imported(ROOT / "plugins")
 
 
 def test_constraints_are_exact_and_cover_every_requirement() -> None:

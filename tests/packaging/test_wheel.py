@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def test_installed_wheel_simulates_fits_and_restores(tmp_path: Path, tiny_settin
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        plugin = [path.name for path in (ROOT / "plugins/napari/napari_cryoaae").iterdir() if path.is_file()]
+        assert {f"napari_cryoaae/{name}" for name in plugin} <= names
+        assert "napari_cryoaae/napari.yaml" in names
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        assert "[napari.manifest]\ncryoaae = napari_cryoaae:napari.yaml" in archive.read(entry_points).decode()
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)

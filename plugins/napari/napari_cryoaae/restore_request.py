@@ -1,0 +1,156 @@
+"""What a user asks the library to restore, checked and carried out by the library's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryoaae.errors import InputError
+from cryoaae.io.names import match_name
+from napari_cryoaae.comparison import refusal
+from napari_cryoaae.facts import Role, StatedWedge, facts_of
+from napari_cryoaae.readers import LayerData, facts_of_file, read_volume
+from napari_cryoaae.run_folder import WEIGHTS, read_weights_header
+
+if TYPE_CHECKING:
+    from cryoaae.runs.progress import Progress
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The files of a restoration, the mean first; `kept`: they were there already, made from the same."""
+
+    paths: tuple[Path, ...]
+    kept: bool
+
+
+@dataclass(frozen=True)
+class RestoreRequest:
+    """One restoration, from files to files.
+
+    Parameters
+    ----------
+    model : Path
+        Run folder or weights.
+    first : Path
+        The even half, or the single volume.
+    odd : Path, optional
+        The odd half.
+    output : Path
+    wedge : StatedWedge, optional
+        None: as the model knows it.
+    halves, keep_measured, symmetries : bool
+        As for `cryoaae restore`.
+    device : str
+    voxel_size_angstrom : float, optional
+        Overrules the files.
+    overwrite : bool
+    """
+
+    model: Path
+    first: Path
+    odd: Path | None
+    output: Path
+    wedge: StatedWedge | None = None
+    halves: bool = False
+    keep_measured: bool = False
+    symmetries: bool = True
+    device: str = "auto"
+    voxel_size_angstrom: float | None = None
+    overwrite: bool = False
+
+    def plan(self, progress: Progress) -> list[str]:
+        """What would be done and what it needs, a line each; writes nothing.
+
+        Raises
+        ------
+        InputError
+        """
+        from cryoaae.restoration.restore import plan_restore
+        from cryoaae.runs.resources import available_memory_bytes
+
+        progress.start("checking", None, "")
+        opening = {"voxel_size_angstrom": self.voxel_size_angstrom}
+        lines = plan_restore(**self._what(), opening=opening, options=self._options())
+        return [*lines, f"{available_memory_bytes() / 1e9:.1f} GB of memory are free"]
+
+    def run(self, progress: Progress) -> Restored:
+        """Restore, or find that it was done before from the same.
+
+        Raises
+        ------
+        InputError, ResourceError, InterruptedRunError
+        """
+        from cryoaae.restoration.restore import restore
+
+        (result,) = restore(
+            **self._what(), voxel_size_angstrom=self.voxel_size_angstrom, progress=progress, options=self._options()
+        )
+        return Restored(result.paths, result.skipped)
+
+    def _what(self) -> dict[str, Any]:
+        """Inputs, output and model, as `restore` and `plan_restore` take them."""
+        what: dict[str, Any] = {"output": self.output, "model": self.model, "overwrite": self.overwrite}
+        if self.wedge is not None:
+            from cryoaae.io.project import TomogramInput
+
+            even, single = (self.first, None) if self.odd else (None, self.first)
+            item = TomogramInput(match_name(self.first), even, self.odd, single, self.wedge.build())
+            return what | {"inputs": item}
+        return what | ({"even": self.first, "odd": self.odd} if self.odd else {"inputs": [self.first]})
+
+    def _options(self) -> Any:
+        from cryoaae.restoration.engine import RestoreOptions
+
+        return RestoreOptions(
+            halves=self.halves, keep_measured=self.keep_measured, symmetries=self.symmetries, device=self.device
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer whose file can be restored."""
+
+    name: str
+    path: Path
+    role: Role
+
+
+def candidates(layers: Iterable[Any]) -> list[Candidate]:
+    """Volumes that were read from a file that still stands, and are not restorations themselves."""
+    found = []
+    for layer in layers:
+        facts = facts_of(layer)
+        raw = facts.role in (Role.INPUT, Role.EVEN, Role.ODD) and not refusal(layer)
+        if raw and facts.source is not None and facts.source.is_file():
+            found.append(Candidate(layer.name, facts.source, facts.role))
+    return found
+
+
+def default_output(first: Path) -> Path:
+    """Where the restoration goes if nobody says: beside its input."""
+    return first.with_name(f"{match_name(first)}_restored.mrc")
+
+
+def describe_model(path: Path) -> str:
+    """One sentence on a run folder or weights; no torch is loaded.
+
+    Raises
+    ------
+    InputError
+        When there is no restorer.
+    """
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(path, "holds no fitted model", "give a run folder of `cryoaae fit`")
+    digest, spec = read_weights_header(file)
+    names = ", ".join(str(tomogram["name"]) for tomogram in spec.get("tomograms", [])) or "unnamed tomograms"
+    return f"fitted on {names} at {float(spec['voxel_size_angstrom']):.4g} Å; digest {digest[:12]}"
+
+
+def restored_layers(paths: list[Path], model: Path) -> list[LayerData]:
+    """The outputs as layers that know what they were made with."""
+    run = model if model.is_dir() else model.parent
+    return [read_volume(path, replace(facts_of_file(path), run=run)) for path in paths]
