@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cryoaae.autoencoding.settings import VARIANTS, AutoencodingSettings
+from cryoaae.autoencoding.settings import VARIANTS, AutoencodingSettings, unused_settings
 from cryoaae.errors import InputError
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.registry import suggestion
@@ -20,6 +20,9 @@ from cryoaae.registry import suggestion
 # Priors that take a number of dimensions; the others have their own.
 DIMENSIONED = ("gaussian", "uniform")
 LARGEST_CONFIG_BYTES = 100_000
+PART_OPTIONS = {"prior": "--latent", "divergence": "--divergence"}
+# What a run's config.yaml records beside its settings; options of the command say both.
+RECORDED = ("data", "stack_seeds")
 Whole = Annotated[int, Field(ge=1)]
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -43,6 +46,7 @@ class FitConfig(BaseModel):
     presence: bool = FitSettings.presence
     axis_share: Annotated[float, Field(ge=0, le=1)] = FitSettings.axis_share
     held_out_fraction: Annotated[float, Field(ge=0, lt=0.5)] = FitSettings.held_out_fraction
+    hold_out_deg: Annotated[float, Field(ge=0, le=45)] = FitSettings.hold_out_deg
     working_bin: Annotated[int, Field(ge=1, le=16)] | None = None
     minutes: Annotated[float, Field(gt=0)] | None = FitSettings.minutes
     steps: Whole | None = None
@@ -86,10 +90,8 @@ def load_fit_config(
     InputError
         For an unknown preset or key (with the nearest name), or a value that cannot be.
     """
-    config: FitConfig = _load(
-        FitConfig, "fit", preset=preset, default="fast", file=file, overrides=overrides, given=given
-    )
-    return config.settings()
+    source, values, _ = _gathered("fit", preset, "fast", file, overrides, given)
+    return _checked(FitConfig, source, values).settings()
 
 
 def load_aae_config(
@@ -104,32 +106,49 @@ def load_aae_config(
     """Settings of `aae`, likewise; without a preset the one named as the variant.
 
     `parts` names other parts than the preset's, such as {"prior": "mixture"}: what the preset says of a part of
-    another name does not hold for them, but for the dimensions of a code, and overrides do.
+    another name does not hold for them, but for the dimensions of a code, and overrides do. Nor does hold what
+    a preset says of settings that such a change leaves without use. A file may be the config.yaml of a run.
 
     Raises
     ------
     InputError
-        For an unknown variant, preset or key (with the nearest name), or a value that cannot be.
+        For an unknown variant, preset or key (with the nearest name), a value that cannot be, or a setting
+        that this variant would ignore.
     """
     if variant not in VARIANTS:
         raise InputError("VARIANT", f"'{variant}' is none of {', '.join(VARIANTS)}", suggestion(variant, VARIANTS))
-    return _load(
-        AutoencodingSettings, "aae", preset=preset, default=variant, file=file, overrides=overrides,
-        given={"variant": variant, **given}, parts=parts or {},
-    )  # fmt: skip
+    source, values, asked = _gathered("aae", preset, variant, file, overrides, given, parts or {})
+    if (other := values.setdefault("variant", variant)) != variant:
+        raise InputError(source, f"is for the variant {other}, not {variant}", f"run `cryoaae aae {other}`")
+    # What a preset or the record of an older version says of settings without use was not asked for.
+    lenient = file is None or any(key in values for key in RECORDED)
+    if file is not None:
+        values = {key: value for key, value in values.items() if key not in RECORDED}
+    _check_names(source, values, list(AutoencodingSettings.model_fields))
+    for name, why in unused_settings(values).items():
+        if name in asked:
+            raise InputError(asked[name], f"{name} would be ignored: {why}", "leave it out")
+        if lenient:
+            values.pop(name, None)
+    return _checked(AutoencodingSettings, source, values)
 
 
-def _load(
-    config: type[Config],
+def recorded_stack(file: Path | None) -> int | None:
+    """How many seeds were fitted side by side by the run whose config.yaml this is."""
+    found = None if file is None else read_yaml(file).get("stack_seeds")
+    return found if isinstance(found, int) else None
+
+
+def _gathered(
     command: str,
-    *,
     preset: str | None,
     default: str,
     file: Path | None,
     overrides: Sequence[str],
-    given: dict[str, Any],
+    given: Mapping[str, Any],
     parts: Mapping[str, str | None] = MappingProxyType({}),
-) -> Config:
+) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Where settings are from, their values, and which the user asked for one by one, by what option."""
     values: dict[str, Any] = {}
     if preset is not None and file is not None:
         raise InputError("--config", f"given together with --preset {preset}", "give one of them")
@@ -142,9 +161,14 @@ def _load(
     else:
         source = str(file)
         values |= read_yaml(file)
+    asked = {}
     for field, name in parts.items():
-        before = values.get(field, {})
-        if name is not None and before.get("name") != name:
+        if name is None:
+            continue
+        asked[field] = f"{PART_OPTIONS[field]} {name}"
+        before = values.get(field)
+        before = before if isinstance(before, dict) else {}
+        if before.get("name") != name:
             values[field] = {"name": name}
             if field == "prior" and name in DIMENSIONED and "dim" in before:
                 values[field]["dim"] = before["dim"]
@@ -153,7 +177,13 @@ def _load(
         if not sign:
             raise InputError("--set", f"'{override}' is not key=value", "for example --set learning_rate=0.001")
         _put(values, key.strip(), _parse("--set " + override, text))
+        asked[key.strip().partition(".")[0]] = "--set " + override
     values |= {key: value for key, value in given.items() if value is not None}
+    return source, values, asked
+
+
+def _checked(config: type[Config], source: str, values: dict[str, Any]) -> Config:
+    """Make the settings, or say in one line what is wrong with them."""
     _check_names(source, values, list(config.model_fields))
     try:
         return config(**values)

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from cryoaae.autoencoding.run import FamilyRun
+from cryoaae.autoencoding.family import FamilyRun
 from cryoaae.config import load_aae_config
 from cryoaae.io.atomic import write_text
 from cryoaae.io.images import Images, ImageSplit

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import nn
 
 from cryoaae.autoencoding.settings import WITH_CLASSES, AutoencodingSettings, Component
@@ -30,7 +31,7 @@ OBSERVER = {"name": "adversarial", "hidden": (128, 128)}
 
 
 def build(
-    settings: AutoencodingSettings, shape: tuple[int, int, int], labels: int, draws: Draws
+    settings: AutoencodingSettings, shape: tuple[int, int, int], labels: int, draws: Draws, *, spread: float = 1.0
 ) -> Autoencoder:
     """Make a model and draw its weights.
 
@@ -43,6 +44,8 @@ def build(
         Different labels of the data.
     draws : Draws
         One generator a member of the stack.
+    spread : float
+        Half squared error of the mean image, of which EVIA's temperature is a share.
 
     Raises
     ------
@@ -62,18 +65,20 @@ def build(
     beside = {"supervised": labels, "semisupervised": classes, "clustering": classes}.get(settings.variant, 0)
     decoder = _decoder(settings, prior.dim + beside, shape, stack)
     if settings.variant == "evia":
-        model: Autoencoder = _evia(settings, encoder, decoder, prior, stack)
+        model: Autoencoder = _evia(settings, encoder, decoder, prior, stack, settings.temperature * spread)
     else:
         model = _matched(settings, encoder, decoder, prior, labels, stack)
     initialise(model, draws)
     return model
 
 
-def _evia(settings: AutoencodingSettings, encoder: Encoder, decoder: nn.Module, prior: Prior, stack: Stack) -> EVIA:
+def _evia(
+    settings: AutoencodingSettings, encoder: Encoder, decoder: nn.Module, prior: Prior, stack: Stack, gamma: float
+) -> EVIA:
     potential = MLP(prior.dim, POTENTIAL_UNITS, 1, stack=stack, activation="softplus")
     observer = _match(OBSERVER, prior, 0.0, stack)
     return EVIA(
-        encoder, decoder, potential, prior, _objective(settings), observer, gamma=settings.temperature,
+        encoder, decoder, potential, prior, _objective(settings), observer, gamma=gamma,
         candidates=settings.candidates, proposal_std=settings.proposal_std,
     )  # fmt: skip
 
@@ -127,8 +132,8 @@ def _check(settings: AutoencodingSettings, prior: Prior, labels: int) -> None:
         refuse("--clusters", f"{settings.classes} classes for {labels} labels", f"give {labels} or more")
     if name == "kl" and settings.encoder != "gaussian":
         refuse("divergence kl", f"a {settings.encoder} encoder has no law", "set encoder=gaussian")
-    if name == "kl" and settings.prior["name"] == "uniform":
-        refuse("divergence kl", "a uniform prior has no density where Gaussians reach", "choose another prior")
+    if name == "kl" and _ends(prior):
+        refuse("divergence kl", "this prior has no density where Gaussians reach", "choose another prior")
     if settings.class_divergence["name"] == "kl":
         refuse("class_divergence kl", "a class is no Gaussian", "choose adversarial, mmd, sinkhorn or sliced")
     if variant in ("labelled", "supervised") and name != "adversarial":
@@ -140,6 +145,14 @@ def _check(settings: AutoencodingSettings, prior: Prior, labels: int) -> None:
     for component in (settings.divergence, settings.class_divergence):
         if "told" in component or "stack" in component:
             refuse("divergence", "told and stack follow from the variant", "leave them out")
+
+
+def _ends(prior: Prior) -> bool:
+    """Whether the prior's density is zero somewhere, as that of a cube or of one-hot codes."""
+    try:
+        return not bool(prior.log_density(torch.full((1, prior.dim), 10 * prior.scale)).isfinite())
+    except NotImplementedError:
+        return False  # the divergence says so itself
 
 
 def _match(

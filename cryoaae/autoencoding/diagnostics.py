@@ -44,7 +44,7 @@ class Reading:
     cpu_seconds : float
         Of fitting so far, all members together.
     codes : (n, 2), optional
-        Of the first member, where they can be drawn.
+        Of the first member, the first two numbers of each.
     boundary : (g, g), optional
         Probability of "prior" over the plane, row 0 the lowest y.
     """
@@ -102,6 +102,7 @@ class Diagnostics:
         code = model.encoder(x, draws)
         clouds = model.clouds(code)
         self.refereed = {n for n, m in model.critics().items() if m.weight > 0}
+        centres = code.style
         if isinstance(model, EVIA):
             drawn, _ = model.sample_posterior(x, draws, local_draws=1)
             clouds = {STYLE: Codes(drawn[..., 0, :])}
@@ -116,9 +117,10 @@ class Diagnostics:
         style, prior = clouds[STYLE].samples, model.prior
         reference = draws.each(lambda g: prior.sample(MMD_POINTS, generator=g, dtype=draws.dtype))
         values["mmd2"] = _members(MMD(prior)(Codes(style[..., :MMD_POINTS, :]), Codes(reference)))
-        values["spread"] = _members(style.std(dim=-2).mean(dim=-1) / prior.scale)
+        # Of EVIA the barycentres: its draws spread as the prior does even where they know nothing of the image.
+        values["spread"] = _members(centres.std(dim=-2).mean(dim=-1) / prior.scale)
         first = style[0] if draws.stack else style
-        shown = first[:SHOWN].cpu() if prior.dim == 2 else None
+        shown = first[:SHOWN, :2].cpu() if prior.dim >= 2 else None
         boundary = self._boundary(model, draws) if prior.dim == 2 else None
         return Reading(step, fraction, values, codes=shown, boundary=boundary)
 

@@ -1,4 +1,4 @@
-"""Figures of a fitted member of the family, and the page with a slider over its training."""
+"""Figures of a fitted member of the family, and its page."""
 
 from __future__ import annotations
 
@@ -10,47 +10,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoaae.autoencoding.build import make_part
-from cryoaae.autoencoding.diagnostics import Diagnostics, Reading, plane_extent
-from cryoaae.autoencoding.settings import AutoencodingSettings
+from cryoaae.autoencoding.diagnostics import BOUNDARY, Diagnostics, Reading, plane_extent
+from cryoaae.autoencoding.page import REFERENCES, curves, write_page
 from cryoaae.draws import Draws
-from cryoaae.errors import InputError
-from cryoaae.io.atomic import write_bytes, write_text
-from cryoaae.io.checkpoint import load_latest
+from cryoaae.io.atomic import write_bytes
 from cryoaae.io.images import Images
-from cryoaae.metrics.codes import outside_prior
+from cryoaae.metrics.codes import fresh_log_ratio, outside_prior
 from cryoaae.models.autoencoder import Autoencoder
 from cryoaae.models.categorical import CategoricalAutoencoder
 from cryoaae.models.dimension_reduction import DimensionReduction
 from cryoaae.models.supervised import SupervisedAutoencoder
-from cryoaae.priors import PRIORS
 from cryoaae.priors.gaussian import Gaussian
 from cryoaae.priors.prior import Prior
-from cryoaae.reports.latent_figures import (
-    density_ratio_figure,
-    image_grid,
-    latent_scatter,
-    manifold_codes,
-    training_curves,
-)
-from cryoaae.reports.latent_page import LatentFrame, LatentHistory, latent_page
+from cryoaae.reports.image_grid import image_grid
+from cryoaae.reports.latent_curves import training_curves
+from cryoaae.reports.latent_figures import density_ratio_figure, latent_scatter, manifold_codes, plane_codes
 from cryoaae.reports.style import png
-from cryoaae.runs.folder import read_mapping
 
 if TYPE_CHECKING:
-    from cryoaae.autoencoding.run import FamilyRun
+    from cryoaae.autoencoding.family import FamilyRun
 
 SIDE, MEMBERS, SHOWN, PRIOR_DRAWS = 16, 10, 3000, 3000
-# How the curves of a run are called where people read them.
-CURVE_TITLES = {
-    "accuracy_style": "discriminator accuracy",
-    "accuracy_class": "discriminator accuracy, class",
-    "mmd2": "unbiased MMD",
-    "half_squared_error": "held-out reconstruction",
-    "cluster_error": "held-out error of named clusters",
-    "jensen_shannon_style": "estimated JSD (lower bound)",
-}
-REFERENCES = {"discriminator accuracy": 0.5, "discriminator accuracy, class": 0.5}
 
 
 def draw_run(run: FamilyRun, diagnostics: Diagnostics, folder: Path, beside: Path | None = None) -> None:
@@ -66,16 +46,7 @@ def draw_run(run: FamilyRun, diagnostics: Diagnostics, folder: Path, beside: Pat
     with torch.no_grad():
         for name, figure in figures(model, run, diagnostics, draws).items():
             write_bytes(folder / f"{name}.png", png(figure))
-    histories = [latent_history(run.settings, diagnostics)]
-    if beside is not None:
-        settings, readings = read_run(beside)
-        other = Diagnostics(diagnostics.pixels, diagnostics.labels, diagnostics.seeds, readings)
-        histories.append(latent_history(settings, other))
-    drawable = [h for h in histories if h is not None]
-    if drawable:
-        shown = run.data.validation.pixels[: len(drawable[0].labels)]
-        title = " beside ".join(h.title for h in drawable)
-        write_text(folder / "latent.html", latent_page(drawable, title=title, thumbnails=thumbnails(run, shown)))
+    write_page(run, diagnostics, folder, beside)
 
 
 def figures(model: Autoencoder, run: FamilyRun, diagnostics: Diagnostics, draws: Draws) -> dict[str, Any]:
@@ -87,10 +58,8 @@ def figures(model: Autoencoder, run: FamilyRun, diagnostics: Diagnostics, draws:
         drawn["latent"] = _plane_of_codes(model, run, prior, draws)
         if isinstance(prior, Gaussian) and not isinstance(model, SupervisedAutoencoder):
             drawn["manifold"] = _manifold(model, prior, test)
-        last = diagnostics.readings[-1]
-        if last.boundary is not None and last.codes is not None:
-            log_ratio = -torch.logit(last.boundary.double(), eps=1e-6)
-            drawn["density_ratio"] = density_ratio_figure(log_ratio, plane_extent(prior.scale), last.codes)
+    if prior.dim == 2:
+        drawn["density_ratio"] = _density_ratio(diagnostics.readings[-1], prior, draws)
     if isinstance(model, SupervisedAutoencoder | CategoricalAutoencoder):
         drawn["styles"] = _style_by_content(model, run, draws)
     if isinstance(model, CategoricalAutoencoder):
@@ -127,6 +96,18 @@ def _plane_of_codes(model: Autoencoder, run: FamilyRun, prior: Prior, draws: Dra
     )  # fmt: skip
 
 
+def _density_ratio(last: Reading, prior: Prior, draws: Draws) -> Any:
+    """As the discriminator sees it, or where it was told labels too, a classifier fitted to these codes."""
+    assert last.codes is not None
+    extent = plane_extent(prior.scale)
+    if last.boundary is not None:
+        return density_ratio_figure(-torch.logit(last.boundary.double(), eps=1e-6), extent, last.codes)
+    drawn = prior.sample(len(last.codes), generator=draws.generators[0], dtype=draws.dtype)
+    plane = torch.as_tensor(plane_codes(BOUNDARY, extent), dtype=last.codes.dtype)
+    log_ratio = fresh_log_ratio(last.codes, drawn, plane, seed=0)
+    return density_ratio_figure(log_ratio.view(BOUNDARY, BOUNDARY), extent, last.codes)
+
+
 def _manifold(model: Autoencoder, prior: Prior, test: Images) -> Any:
     codes = torch.as_tensor(manifold_codes(SIDE, prior.scale), dtype=test.pixels.dtype, device=test.pixels.device)
     return image_grid(_pictures(model.decode(codes), test.shape).reshape(SIDE, SIDE, *_picture_shape(test.shape)))
@@ -161,62 +142,3 @@ def _clusters(model: CategoricalAutoencoder, test: Images) -> Any:
     members[mine == 0] = float("nan")
     rows = torch.cat([heads[:, None], members], dim=1)
     return image_grid(_pictures(rows, test.shape), [f"{k}" for k in range(classes)], ["head", *[""] * MEMBERS])
-
-
-def curves(diagnostics: Diagnostics) -> dict[str, tuple[list[float], list[float]]]:
-    """Mean over the seeds of every diagnostic that has a title, by that title."""
-    steps = [float(r.step) for r in diagnostics.readings]
-    found = {}
-    for name, title in CURVE_TITLES.items():
-        if name in diagnostics.readings[0].values:
-            found[title] = (steps, [float(np.mean(r.values[name])) for r in diagnostics.readings])
-    return found
-
-
-def latent_history(settings: AutoencodingSettings, diagnostics: Diagnostics) -> LatentHistory | None:
-    """Training of a run as the page shows it, where its codes lie in a plane."""
-    frames = [
-        LatentFrame(r.step, r.codes.numpy(), None if r.boundary is None else r.boundary.numpy())
-        for r in diagnostics.readings
-        if r.codes is not None
-    ]
-    if not frames:
-        return None
-    prior: Prior = make_part(PRIORS, settings.prior)
-    divergence = settings.divergence["name"]
-    return LatentHistory(
-        title=settings.variant if settings.variant == "evia" else f"{settings.variant} ({divergence})",
-        frames=frames,
-        labels=diagnostics.labels[: len(frames[0].codes)].cpu().numpy(),
-        prior=prior.sample(PRIOR_DRAWS // 2, generator=torch.Generator().manual_seed(0)).numpy(),
-        extent=plane_extent(prior.scale),
-        curves=curves(diagnostics),
-        references=REFERENCES,
-    )
-
-
-def read_run(folder: Path, data: str | None = None) -> tuple[AutoencodingSettings, list[Reading]]:
-    """Settings and readings of another run, which must be on the images `data` if those are named.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no such run.
-    """
-    state = load_latest(folder / "checkpoints")
-    if "readings" not in state:
-        raise InputError(folder, "is no run of `cryoaae aae`", "give a folder that it made")
-    config = read_mapping(folder / "config.yaml")
-    if data is not None and config.get("data") != data:
-        raise InputError(folder, f"was made from {config.get('data')}, not {data}", "show runs on the same images")
-    known = AutoencodingSettings.model_fields
-    try:
-        settings = AutoencodingSettings(**{k: v for k, v in config.items() if k in known})
-    except ValueError as error:
-        raise InputError(folder / "config.yaml", "damaged", "give another run") from error
-    return settings, [Reading(**reading) for reading in state["readings"]]
-
-
-def thumbnails(run: FamilyRun, pixels: Tensor) -> NDArray[np.float64] | None:
-    """Images for the page to show beside a code; none for colour."""
-    return _pictures(pixels, run.data.train.shape) if run.data.train.shape[0] == 1 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +17,11 @@ Whole = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Component = dict[str, Any]
+CLASS_SETTINGS = ("class_divergence", "class_weight", "head_norm", "tell_class", "class_gradient")
+# What compares codes with their prior, or weighs against it.
+MATCH_SETTINGS = (
+    "encoder", "divergence", "divergence_weight", "reconstruction", "reconstruction_weight", "phased",
+)  # fmt: skip
 
 
 class AutoencodingSettings(BaseModel):
@@ -62,7 +68,7 @@ class AutoencodingSettings(BaseModel):
     head_distance, head_weight : float
         Cluster heads closer than this are pushed apart, with this weight.
     temperature : float
-        EVIA's gamma, in units of the half squared error of an image.
+        EVIA's gamma, as a share of the half squared error of the mean image: what not to code at all costs.
     candidates, proposal_std : int, float
         EVIA's draws from the prior in a step, and the spread of those around codes, in the prior's scale.
     batch_size, labelled_batch_size : int
@@ -74,6 +80,11 @@ class AutoencodingSettings(BaseModel):
     seed : int
     evaluations : int
         Readings of the diagnostics over the fit.
+
+    Raises
+    ------
+    ValueError
+        For a value that cannot be, and for one that this variant would ignore (`unused_settings`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -102,7 +113,7 @@ class AutoencodingSettings(BaseModel):
     class_gradient: Annotated[float, Field(ge=0, le=1)] = 1.0
     head_distance: Weight = 4.0
     head_weight: Weight = 1.0
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 0.05
     candidates: Annotated[int, Field(ge=2)] = 256
     proposal_std: Annotated[float, Field(gt=0)] = 0.1
     batch_size: Annotated[int, Field(ge=2)] = 100
@@ -131,4 +142,34 @@ class AutoencodingSettings(BaseModel):
         if self.variant not in WITH_LABELS and self.labels is not None:
             uses = "all labels" if self.variant == "supervised" else "no labels"
             raise ValueError(f"labels: {self.variant} uses {uses}")
+        for name, why in unused_settings(dict(self)).items():
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                raise ValueError(f"{name}: {why}")
         return self
+
+
+def unused_settings(values: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that a member of the family has no use for, each with the reason.
+
+    Parameters
+    ----------
+    values : mapping
+        Settings by name, with the variant; those left out are at their defaults.
+    """
+    fields = AutoencodingSettings.model_fields
+    given = {name: field.get_default(call_default_factory=True) for name, field in fields.items()} | dict(values)
+    variant, evia, encoder = given["variant"], given["variant"] == "evia", given["encoder"]
+    classes, divergence = variant in WITH_CLASSES, given["divergence"]
+    compares = divergence.get("name") if isinstance(divergence, dict) else None
+    # Whether they are used, settings, and what to say where they are not.
+    rules: tuple[tuple[bool, tuple[str, ...], str], ...] = (
+        (classes, CLASS_SETTINGS, f"{variant} has no class code"),
+        (classes and bool(given["labels"]), ("supervised_weight", "labelled_batch_size"), "there are no labels"),
+        (compares == "adversarial", ("tell_class",), f"the divergence {compares} is told nothing"),
+        (variant == "dimension-reduction", ("head_distance", "head_weight"), f"{variant} has no cluster heads"),
+        (evia, ("temperature", "candidates", "proposal_std"), f"{variant} has no transport plan"),
+        (not evia, MATCH_SETTINGS, "evia has a transport plan in its place"),
+        (encoder == "universal", ("noise_dim",), f"a {encoder} encoder takes no noise"),
+        (not given["phased"], ("beta1", "critic_rate"), "the paper's phases (phased=true) have their own"),
+    )
+    return {name: why for used, names, why in rules if not used for name in names}

@@ -38,7 +38,9 @@ def command(
         Path | None, typer.Option("--beside", help="Another run on the same images to show on the same page.")
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="One of configs/aae; default: the variant's.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings instead of a preset.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML file instead of a preset, such as a run's config.yaml.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, prior.std=5; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", min=0)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -52,7 +54,7 @@ def command(
     debug: o.Debug = False,
 ) -> None:
     """Fit a 2-D adversarial autoencoder or a relative of it on images, and score it."""
-    from cryoaae.config import load_aae_config
+    from cryoaae.config import load_aae_config, recorded_stack
     from cryoaae.divergences import DIVERGENCES
     from cryoaae.priors import PRIORS
 
@@ -64,6 +66,7 @@ def command(
             "divergence": _known("--divergence", DIVERGENCES, divergence),
         },
     )  # fmt: skip
+    stack_seeds = stack_seeds or recorded_stack(config)
     if dry_run:
         from cryoaae.autoencoding.run import check_run
         from cryoaae.runs.resources import choose_device

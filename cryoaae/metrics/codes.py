@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoaae.metrics.probes import probe_accuracy
+from cryoaae.metrics.probes import probe_accuracy, probe_log_odds
 
 # Two clouds of one law and size miss each other within so many neighbours once in 2^7.
 NEIGHBOURS = 7
@@ -66,6 +66,28 @@ def two_sample_accuracy(q: Tensor, p: Tensor, *, seed: int) -> float:
     train, test = torch.cat([one[:half], two[:half]]), torch.cat([one[half:], two[half:]])
     named = [torch.arange(2).repeat_interleave(n) for n in (half, size - half)]
     return probe_accuracy(train, named[0], test, named[1], seed=seed)
+
+
+def fresh_log_ratio(q: Tensor, p: Tensor, points: Tensor, *, seed: int) -> Tensor:
+    """Logarithm of the density of q over that of p as a fresh classifier sees it, at points.
+
+    Parameters
+    ----------
+    q, p : (n, d)
+        As many of both, so that the odds are the ratio of the densities.
+    points : (m, d)
+    seed : int
+        Of the classifier.
+
+    Returns
+    -------
+    (m,) float64
+        To be trusted where either cloud has points.
+    """
+    if q.shape != p.shape:
+        raise ValueError(f"clouds {tuple(q.shape)} and {tuple(p.shape)} are not as large as each other")
+    named = torch.arange(2).repeat_interleave(len(q))
+    return probe_log_odds(torch.cat([p.cpu(), q.cpu()]), named, points, seed=seed)
 
 
 def mmd_floor(

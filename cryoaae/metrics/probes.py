@@ -52,15 +52,15 @@ def probe_accuracy(
         raise ValueError(f"codes {tuple(train_codes.shape)} and {tuple(test_codes.shape)} are not of one space")
     x, y, test_x, test_y = (t.detach().cpu() for t in (train_codes, train_labels, test_codes, test_labels))
     if kind != "knn":
-        mean, std = x.mean(dim=0), x.std(dim=0)
-        std = torch.where(std > 0, std, 1.0)
-        x, test_x = (x - mean) / std, (test_x - mean) / std
-    classifier = _classifier(kind, seed, y)
-    with warnings.catch_warnings():
-        # A probe is stopped when it is good enough to tell, not when its weights stand still.
-        warnings.filterwarnings("ignore", category=_convergence_warning())
-        classifier.fit(x.numpy(), y.numpy())
-    return float(classifier.score(test_x.numpy(), test_y.numpy()))
+        x, test_x = _standardised(x, test_x)
+    return float(_fitted(_classifier(kind, seed, y), x, y).score(test_x.numpy(), test_y.numpy()))
+
+
+def probe_log_odds(codes: Tensor, labels: Tensor, points: Tensor, *, seed: int) -> Tensor:
+    """Log odds of label 1 against 0 at points, (m,) float64, of the "mlp" probe fitted to codes (n, d)."""
+    x, at = _standardised(codes.detach().cpu(), points.detach().cpu())
+    shares = _fitted(_classifier("mlp", seed, labels.cpu()), x, labels.cpu()).predict_proba(at.numpy())
+    return torch.logit(torch.from_numpy(shares[:, 1]).double(), eps=1e-6)
 
 
 def knn_accuracy(
@@ -99,6 +99,20 @@ def kmeans_assign(
     kmeans = KMeans(clusters, n_init=RESTARTS, random_state=seed)
     assigned = kmeans.fit_predict(pca.fit_transform(train)), kmeans.predict(pca.transform(test))
     return torch.from_numpy(assigned[0]).long(), torch.from_numpy(assigned[1]).long()
+
+
+def _standardised(x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in units of the first's spread, from its mean."""
+    mean, std = x.mean(dim=0), x.std(dim=0)
+    std = torch.where(std > 0, std, 1.0)
+    return (x - mean) / std, (other - mean) / std
+
+
+def _fitted(classifier: Any, x: Tensor, y: Tensor) -> Any:
+    with warnings.catch_warnings():
+        # A probe is stopped when it is good enough to tell, not when its weights stand still.
+        warnings.filterwarnings("ignore", category=_convergence_warning())
+        return classifier.fit(x.numpy(), y.numpy())
 
 
 def _classifier(kind: Kind, seed: int, labels: Tensor) -> Any:

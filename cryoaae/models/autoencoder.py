@@ -127,6 +127,9 @@ class Autoencoder(nn.Module):
 
     # -- fitting -------------------------------------------------------------------------------------
 
+    def settle(self, pixels: Tensor, draws: Draws) -> None:
+        """Fit what the last steps leave open, on all images (n, pixels): nothing here."""
+
     def phases(self) -> list[Phase]:
         """One joint step and the critics', or the paper's phases."""
         return self._paper_phases() if self.objective.phased else self._joint_phases()

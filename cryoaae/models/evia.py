@@ -7,14 +7,14 @@ The plan is p_X p_Z exp((a(x) + b(z) - c) / gamma), so that
     q(z | x)  ~  kappa(z) exp(-c(x, z) / gamma),   kappa = p_Z exp(b / gamma)
 
 (METHODS, "EVIA"; Genevay et al. 2016, eq. S_eps, for the semi-dual that fits b.) With b the aggregate of
-q over the data is the prior; with kappa = p_Z alone it is not. The encoder is the barycentre, E_q z.
+q over the data is the prior, whatever the decoder; with kappa = p_Z it is the prior only where the decoder was
+fitted to those data, freely and to the end: the best free decoder is the maximum-likelihood mixture, and there
+E_x exp(-c(x, z) / gamma) / Z(x) is the same for all z of the prior (Lindsay 1983), so b is constant. For other data,
+another temperature or a decoder that cannot follow, b does the work. The encoder is the barycentre, E_q z.
 gamma -> 0 is the Wasserstein autoencoder, gamma -> infinity forgets the data.
 """
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cryoaae.draws import Draws
 from cryoaae.matching.latent import LatentMatch
 from cryoaae.models.autoencoder import Autoencoder, Objective
+from cryoaae.models.candidates import Candidates, from_prior, has_density, with_local
 from cryoaae.models.image_batch import ImageBatch
 from cryoaae.models.phase import Phase
 from cryoaae.nets.encoders import Encoded, Encoder
@@ -31,21 +32,9 @@ from cryoaae.priors.prior import Prior
 ANNEALING = 0.5
 # The temperature starts at this share of the typical cost.
 START = 0.25
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Codes that stand for the prior.
-
-    Parameters
-    ----------
-    codes : (*stack, m, dim)
-    log_weights : (*stack, m)
-        Logarithm of prior over proposal density: candidates near the encoder's codes count for less.
-    """
-
-    codes: Tensor
-    log_weights: Tensor
+# Of the fit of a potential alone. Images and candidates are drawn anew every round, for a few steps each: of one
+# cloud it would learn the accidents.
+POTENTIAL_ROUNDS, ROUND_STEPS, POTENTIAL_RATE = 40, 8, 1e-2
 
 
 class EVIA(Autoencoder):
@@ -87,7 +76,7 @@ class EVIA(Autoencoder):
         super().__init__(encoder, decoder, {}, objective, observer)
         self.potential, self.style_prior, self.gamma = potential, prior, gamma
         self.candidates, self.proposal_std, self.linear = candidates, proposal_std, linear
-        self.has_density = _has_density(prior)
+        self.has_density = has_density(prior)
 
     @property
     def prior(self) -> Prior:
@@ -100,16 +89,14 @@ class EVIA(Autoencoder):
         """Potential b / gamma at codes, (*stack, m, dim) -> (*stack, m)."""
         return self.potential(codes / self.prior.scale).squeeze(-1)
 
-    def decode(self, seen: Tensor) -> Tensor:
+    def decode(self, seen: Tensor, draws: Draws | None = None) -> Tensor:
         """Images of codes."""
-        image = self.decoder(seen)
+        image = self.decoder(seen, draws)
         return image if self.linear else torch.sigmoid(image)
 
     def costs(self, x: Tensor, codes: Tensor, draws: Draws | None = None) -> Tensor:
         """Half squared errors |x_i - A(z_j)|^2 / 2, (*stack, n, m)."""
-        image = self.decoder(codes, draws)
-        if not self.linear:
-            image = torch.sigmoid(image)
+        image = self.decode(codes, draws)
         squares = x.square().sum(dim=-1)[..., :, None] + image.square().sum(dim=-1)[..., None, :]
         return 0.5 * squares - x @ image.mT
 
@@ -122,24 +109,12 @@ class EVIA(Autoencoder):
         local_draws : int
             Around each code; none where the prior has no density to weight them by.
         """
-        from_prior = draws.each(lambda g: self.prior.sample(prior_draws, generator=g, dtype=draws.dtype))
         if not (local_draws and self.has_density):
-            return Candidates(from_prior, torch.zeros_like(from_prior[..., 0]))
+            return from_prior(self.prior, prior_draws, draws)
         with torch.no_grad():
             centres = self.encoder(x).style
         width = self.proposal_std * self.prior.scale
-        around = centres.repeat_interleave(local_draws, dim=-2)
-        local = around + width * draws.normal(*around.shape[-2:])
-        codes = torch.cat([from_prior, local], dim=-2)
-        n, m = local.shape[-2], codes.shape[-2]
-        log_prior = self.prior.log_density(codes)
-        # All candidates are held against the one mixture they came from (deterministic mixture weights).
-        distances = torch.cdist(codes / width, centres / width).square()
-        log_local = (-0.5 * distances).logsumexp(dim=-1) - math.log(centres.shape[-2])
-        log_local = log_local - self.prior.dim * (math.log(width) + 0.5 * math.log(2 * math.pi))
-        share = n / m
-        mixture = torch.logaddexp(log_prior + math.log(1 - share), log_local + math.log(share))
-        return Candidates(codes, log_prior - mixture)
+        return with_local(self.prior, prior_draws, centres, local_draws, width, draws)
 
     def log_posterior(
         self, costs: Tensor, candidates: Candidates, gamma: float | Tensor, *, with_potential: bool = True
@@ -195,7 +170,8 @@ class EVIA(Autoencoder):
         phases = [Phase("evia", self.autoencoder_parameters(), self._losses, betas=betas, clip=None)]
         if self.observer is not None:
             watching = self.observer.critic_parameters()
-            phases.append(Phase("critic", watching, self._critic_losses, betas=betas, clip=None))
+            rate = self.objective.critic_rate
+            phases.append(Phase("critic", watching, self._critic_losses, rate=rate, betas=betas, clip=None))
         return phases
 
     def _losses(self, batch: ImageBatch) -> dict[str, Tensor]:
@@ -231,6 +207,36 @@ class EVIA(Autoencoder):
         soft = (prior[..., None, :] + b[..., None, :] - costs / gamma).logsumexp(dim=-1)
         return (prior.exp() * b).sum(dim=-1) - soft.mean(dim=-1)
 
+    def settle(self, pixels: Tensor, draws: Draws) -> None:
+        """Bring the potential to its end: steps on few images and candidates leave it behind the decoder."""
+        self.fit_potential(pixels, draws)
+
+    def fit_potential(self, pixels: Tensor, draws: Draws, *, images: int = 1000, candidates: int = 2048) -> None:
+        """Fit the potential anew to the law of these images; decoder and encoder stay as they are.
+
+        Parameters
+        ----------
+        pixels : (n, pixels)
+            Thousands of images, shared by all members: the aggregate of *their* posteriors becomes the prior.
+        draws : Draws
+        images, candidates : int
+            Some of the images, and draws from the prior, in a round.
+        """
+        parameters = list(self.potential.requires_grad_(True).parameters())
+        optimiser = torch.optim.Adam(parameters, lr=POTENTIAL_RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, POTENTIAL_ROUNDS)
+        for _ in range(POTENTIAL_ROUNDS):
+            with torch.no_grad():
+                proposed = from_prior(self.prior, candidates, draws)
+                costs = self.costs(pixels[draws.permutation(len(pixels))[..., :images]], proposed.codes)
+            for _ in range(ROUND_STEPS):
+                optimiser.zero_grad()
+                with torch.enable_grad():
+                    loss = -self.semi_dual(costs, proposed, self.gamma).sum()
+                loss.backward()
+                optimiser.step()
+            schedule.step()
+
     def annealed(self, costs: Tensor, fraction: float) -> Tensor:
         """Temperature at a share of the fit, (*stack, 1, 1): from a share of the typical cost down to gamma."""
         target = torch.as_tensor(self.gamma, dtype=costs.dtype, device=costs.device)
@@ -238,11 +244,3 @@ class EVIA(Autoencoder):
         start = torch.maximum(typical, target)
         done = min(1.0, fraction / ANNEALING)
         return torch.exp((1 - done) * start.log() + done * target.log())
-
-
-def _has_density(prior: Prior) -> bool:
-    try:
-        prior.log_density(torch.zeros(1, prior.dim))
-    except NotImplementedError:
-        return False
-    return True

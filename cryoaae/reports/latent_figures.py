@@ -1,19 +1,20 @@
-"""Figures of codes and of what is decoded from them; arrays in, matplotlib figures out.
+"""Figures of codes in a plane; arrays in, matplotlib figures out.
 
-Codes are drawn in a plane. A field over the plane, (g, g), has the extent [-extent, extent] on both
-axes, row 0 lowest, and its values belong to the middles of its cells: `plane_codes` gives those.
+A field over the plane, (g, g), has the extent [-extent, extent] on both axes, row 0 lowest, and its
+values belong to the middles of its cells: `plane_codes` gives those.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoaae.reports.style import COLOURS, INK, new_figure, plain_axes
+from cryoaae.reports.latent_marks import CLASS_MARKERS, class_colour, class_marker, class_name
+from cryoaae.reports.style import INK, new_figure, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,58 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Ten colours of even lightness, found by search to stay apart for the colour-blind (Petroff 2021, arXiv 2107.02270).
-CLASS_COLOURS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
-)  # fmt: skip
-# Beyond ten classes the colours come again in another shape.
-CLASS_MARKERS = ("o", "s", "^", "D")
 PRIOR_GREY = "#ccd4da"
 RATIO_LIMIT = 2.0
-# What a line of reference stands for, by a word of the curve's title.
-REFERENCE_MEANINGS = {"accuracy": "chance", "mmd": "same law", "divergence": "same law", "distance": "same law"}
-# A curve that starts so many times above its reference is drawn on a logarithmic axis down to it.
-LOGARITHMIC_FROM = 50.0
-
-
-def class_name(label: int, class_names: Sequence[str] = ()) -> str:
-    """Name of a class for legends: its own, else its number; below 0 is "unlabelled"."""
-    if label < 0:
-        return "unlabelled"
-    return class_names[label] if 0 <= label < len(class_names) else str(label)
-
-
-def class_colour(label: int) -> str:
-    """Colour of a class; it depends on the label alone, so it is the same in every figure."""
-    return INK if label < 0 else CLASS_COLOURS[label % len(CLASS_COLOURS)]
-
-
-def class_marker(label: int) -> str:
-    """Marker of a class: a shape for each ten of them, a small dot for "unlabelled"."""
-    return "." if label < 0 else CLASS_MARKERS[label // len(CLASS_COLOURS) % len(CLASS_MARKERS)]
-
-
-def reference_meaning(title: str) -> str:
-    """What the line of reference of a curve stands for."""
-    return next((m for word, m in REFERENCE_MEANINGS.items() if word in title.lower()), "reference")
-
-
-def is_share(title: str) -> bool:
-    """Whether a curve is written in percent."""
-    return "accuracy" in title.lower()
-
-
-def linear_below(values: NDArray[np.float64], reference: float | None) -> float | None:
-    """Where the axis of a curve turns from logarithmic to linear; None for an axis linear all along.
-
-    An unbiased MMD falls by orders of magnitude and then scatters about zero, on both sides.
-    """
-    if reference is None or not 0 < reference < math.inf:
-        return None
-    known = values[np.isfinite(values)]
-    if not known.size or known.max() <= LOGARITHMIC_FROM * reference:
-        return None
-    return float(10.0 ** math.ceil(math.log10(reference)))
 
 
 def plane_codes(side: int, extent: float) -> NDArray[np.float64]:
@@ -255,101 +206,6 @@ def _legend_handles(
     if heads:
         handles.append(handle("*", "white", "cluster heads", markeredgecolor="black", markersize=10))
     return handles
-
-
-def image_grid(images: ArrayLike, row_titles: Sequence[str] = (), column_titles: Sequence[str] = ()) -> Figure:
-    """Images in rows and columns with thin gaps: styles by contents, a manifold, clusters and their members.
-
-    Parameters
-    ----------
-    images : (rows, columns, h, w) or (rows, columns, h, w, 3)
-        Values from 0 to 1; what lies beyond is clipped. An image that is NaN leaves its place empty.
-    row_titles, column_titles : sequence of str
-        One a row, one a column, or none at all.
-
-    Raises
-    ------
-    ValueError
-        If the images are no grid, or titles are too few or too many.
-    """
-    grid = np.asarray(images, dtype=np.float64)
-    if grid.ndim not in (4, 5) or grid.shape[4:] not in ((), (3,)) or 0 in grid.shape:
-        raise ValueError(f"images of shape {grid.shape} are no grid: (rows, columns, h, w) or (..., 3) is needed")
-    rows, columns, height, width = grid.shape[:4]
-    if len(row_titles) not in (0, rows) or len(column_titles) not in (0, columns):
-        raise ValueError(f"{len(row_titles)} and {len(column_titles)} titles for {rows} rows and {columns} columns")
-    gap = max(1, round(0.05 * min(height, width)))
-    sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, *grid.shape[4:]))
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * (height + gap), column * (width + gap)
-            sheet[top : top + height, left : left + width] = np.nan_to_num(grid[row, column], nan=1.0).clip(0, 1)
-    wide = float(np.clip(0.6 * columns, 2.4, 11.0))
-    beside = 0.085 * max(map(len, row_titles), default=0)
-    above = 0.3 if column_titles else 0.1
-    figure = new_figure(wide + beside + 0.1, wide * sheet.shape[0] / sheet.shape[1] + above)
-    axes = figure.subplots()
-    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
-    across = np.arange(columns) * (width + gap) + (width - 1) / 2
-    down = np.arange(rows) * (height + gap) + (height - 1) / 2
-    axes.set_xticks(across if column_titles else [], list(column_titles))
-    axes.set_yticks(down if row_titles else [], list(row_titles))
-    axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False, labelsize=9, labelcolor=INK)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return figure
-
-
-def training_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    references: Mapping[str, float] | None = None,
-) -> Figure:
-    """Small multiples of what was measured while a model was trained.
-
-    Parameters
-    ----------
-    curves : mapping of title to (steps, values)
-        Such as "discriminator accuracy", "unbiased MMD", "held-out reconstruction" and "estimated JSD
-        (lower bound)"; NaN where nothing was measured.
-    references : mapping of title to float, optional
-        Value that the curve would have at best: 0.5 for the accuracy, the floor between two samples of
-        one law for the MMD. One without a curve is not drawn, so runs of different kinds can share them.
-    """
-    references = references or {}
-    columns = 2 if len(curves) in (2, 4) else max(1, min(3, len(curves)))
-    rows = max(1, math.ceil(len(curves) / columns))
-    figure = new_figure(3.7 * columns + 0.2, 2.6 * rows + 0.1)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels[len(curves) :]:
-        axes.set_axis_off()
-    for axes, (title, (steps, values)) in zip(panels, curves.items(), strict=False):
-        _draw_curve(axes, title, steps, values, references.get(title))
-    return figure
-
-
-def _draw_curve(
-    axes: Axes, title: str, steps: Sequence[float], values: Sequence[float], reference: float | None
-) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
-
-    x, y = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
-    plain_axes(axes)
-    axes.plot(x, y, color=COLOURS[0], linewidth=1.6)
-    bend = linear_below(y, reference)
-    if bend is not None:
-        axes.set_yscale("symlog", linthresh=bend, linscale=0.7)
-    elif is_share(title):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    if reference is not None and math.isfinite(reference):
-        value = f"{100 * reference:g} %" if is_share(title) else f"{reference:.2g}"
-        meaning = f"{reference_meaning(title)}: {value}"
-        axes.axhline(reference, color=COLOURS[5], linewidth=1.2, linestyle=(0, (4, 3)), label=meaning)
-        axes.legend(fontsize=8, loc="upper right", framealpha=0.85, edgecolor="none")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_title(title, fontsize=10, color=INK, fontweight="bold", loc="left")
-    axes.set_xlabel("step", fontsize=9, color=INK)
 
 
 def density_ratio_figure(log_ratio: ArrayLike, extent: float, codes: ArrayLike) -> Figure:

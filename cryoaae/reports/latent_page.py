@@ -1,13 +1,10 @@
 """One interactive HTML file of how codes come to follow their prior, for runs side by side.
 
-Everything is inside the file: it needs no network, no library and no server. Numbers are packed as
-little-endian integers in base64, since as JSON they would be five times as large.
+Everything is inside the file: it needs no network, no library and no server.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -19,23 +16,23 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
-from cryoaae.reports.latent_figures import (
-    CLASS_MARKERS,
-    class_colour,
-    class_marker,
-    class_name,
-    is_share,
-    linear_below,
-    reference_meaning,
+from cryoaae.reports.latent_curves import is_share, linear_below, reference_meaning
+from cryoaae.reports.latent_marks import CLASS_MARKERS, class_colour, class_marker, class_name
+from cryoaae.reports.latent_packing import (
+    BEYOND,
+    EVEN,
+    FIELD_SIDE,
+    HOLE,
+    MISSING,
+    SCALE,
+    packed,
+    packed_fields,
+    quantised,
+    sprite,
+    thinned,
 )
 
 TEMPLATE = "latent_page.html.j2"
-# A coordinate z is stored as round(SCALE * z / extent); two values are kept for what has no place in the plane.
-SCALE, BEYOND, MISSING = 32000, 32767, -32768
-# A probability is stored as round(EVEN (1 + c)) with c |c| = 2 p - 1: finest about 1/2, where the line is drawn.
-EVEN, HOLE = 127, 255
-# Finer fields, longer curves and more grey levels add to the file and not to what is seen.
-FIELD_SIDE, CURVE_POINTS, GREY_LEVELS = 48, 400, 16
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,7 @@ def latent_page(
         "runs": [_run(history, shares, labels, curves) for history in histories],
         # The same inputs in every run: pointing at one code shows it in all.
         "linked": thumbnails is not None or all(np.array_equal(h.labels, histories[0].labels) for h in histories),
-        "thumbnails": None if thumbnails is None else _sprite(thumbnails),
+        "thumbnails": None if thumbnails is None else sprite(thumbnails),
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = files("cryoaae.reports").joinpath(TEMPLATE).read_text(encoding="utf-8")
@@ -189,19 +186,6 @@ def _frame_at(history: LatentHistory, share: float) -> int:
     return past[-1] if past else 0
 
 
-def packed(array: NDArray[Any]) -> str:
-    """Bytes of an array as base64, little-endian."""
-    return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode("ascii")
-
-
-def quantised(codes: NDArray[Any], extent: float) -> NDArray[np.int16]:
-    """Codes (..., 2) as integers: SCALE at the edge, BEYOND past it, MISSING for both if either is NaN."""
-    z = np.asarray(codes, dtype=np.float64) / extent
-    missing = np.isnan(z).any(axis=-1, keepdims=True)
-    inside = np.rint(SCALE * np.clip(np.nan_to_num(z), -1, 1))
-    return np.where(missing, MISSING, np.where(np.abs(z) > 1, np.sign(z) * BEYOND, inside)).astype(np.int16)
-
-
 def _class(label: int, class_names: Sequence[str]) -> dict[str, Any]:
     shape = -1 if label < 0 else CLASS_MARKERS.index(class_marker(label))
     # No colour of its own: unlabelled codes take the ink of the page, light or dark.
@@ -227,29 +211,9 @@ def _run(
         "prior": packed(prior),
         "side": min([FIELD_SIDE, *(len(f) for f in fields)]) if fields else 0,
         "fieldAt": [-1 if frame.boundary is None else next(numbers) for frame in history.frames],
-        "fields": _fields(fields),
+        "fields": packed_fields(fields),
         "curves": [_curve(history, title) for title in curves],
     }
-
-
-def _fields(fields: Sequence[NDArray[Any]]) -> str:
-    if not fields:
-        return ""
-    side = min([FIELD_SIDE, *(len(f) for f in fields)])
-    values = np.stack([_resampled(np.asarray(f, dtype=np.float64), side) for f in fields])
-    leaning = 2 * np.clip(np.nan_to_num(values), 0, 1) - 1
-    levels = np.rint(EVEN * (1 + np.sign(leaning) * np.sqrt(np.abs(leaning))))
-    return packed(np.where(np.isnan(values), HOLE, levels).astype(np.uint8))
-
-
-def _resampled(values: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """A field on fewer cells of the same plane, linear between the middles."""
-    if len(values) == side:
-        return values
-    from scipy.ndimage import map_coordinates
-
-    at = (np.arange(side) + 0.5) * len(values) / side - 0.5
-    return np.asarray(map_coordinates(values, np.meshgrid(at, at, indexing="ij"), order=1, mode="nearest"))
 
 
 def _curve(history: LatentHistory, title: str) -> dict[str, Any] | None:
@@ -257,7 +221,7 @@ def _curve(history: LatentHistory, title: str) -> dict[str, Any] | None:
         return None
     x, y = (np.asarray(values, dtype=np.float64) for values in history.curves[title])
     known = np.isfinite(x) & np.isfinite(y)
-    points = _thinned(np.stack([x[known], y[known]]))
+    points = thinned(np.stack([x[known], y[known]]))
     return {
         "steps": packed(points[0].astype(np.float32)),
         "values": packed(points[1].astype(np.float32)),
@@ -268,16 +232,6 @@ def _curve(history: LatentHistory, title: str) -> dict[str, Any] | None:
 def _reference(history: LatentHistory, title: str) -> float | None:
     value = float(history.references.get(title, math.nan))
     return value if math.isfinite(value) else None
-
-
-def _thinned(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of neighbouring points, (2, at most CURVE_POINTS)."""
-    n = points.shape[1]
-    if n <= CURVE_POINTS:
-        return points
-    starts = np.linspace(0, n, CURVE_POINTS, endpoint=False).astype(np.int64)
-    counts = np.diff(np.append(starts, n))
-    return np.asarray(np.add.reduceat(points, starts, axis=1) / counts)
 
 
 def _axis(title: str, histories: Sequence[LatentHistory]) -> dict[str, Any]:
@@ -296,22 +250,3 @@ def _axis(title: str, histories: Sequence[LatentHistory]) -> dict[str, Any]:
         "percent": is_share(title),
         "meaning": reference_meaning(title),
     }
-
-
-def _sprite(thumbnails: NDArray[Any]) -> dict[str, Any]:
-    """All images (n, h, w) as one PNG, a few grey levels deep, in rows of equal length."""
-    from PIL import Image
-
-    n, height, width = thumbnails.shape
-    columns = max(1, math.ceil(math.sqrt(n)))
-    rows = max(1, math.ceil(n / columns))
-    levels = np.rint((GREY_LEVELS - 1) * np.clip(np.nan_to_num(thumbnails), 0, 1)).astype(np.uint8)
-    sheet = np.zeros((rows * columns, height, width), dtype=np.uint8)
-    sheet[:n] = levels
-    tiled = sheet.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
-    image = Image.fromarray(tiled, mode="P")
-    image.putpalette([grey for level in range(GREY_LEVELS) for grey in [255 * level // (GREY_LEVELS - 1)] * 3])
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", bits=4, optimize=True)
-    png = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"png": png, "columns": columns, "width": width, "height": height}

@@ -15,13 +15,15 @@ from cryoaae.autoencoding import evaluate as evaluate_module
 from cryoaae.autoencoding import judge as judge_module
 from cryoaae.autoencoding.diagnostics import READINGS, Diagnostics, Reading
 from cryoaae.autoencoding.evaluate import class_scores
-from cryoaae.autoencoding.run import FamilyRun, fit_autoencoder
-from cryoaae.autoencoding.settings import AutoencodingSettings
+from cryoaae.autoencoding.family import FamilyRun
+from cryoaae.autoencoding.run import fit_autoencoder, recorded_config
+from cryoaae.autoencoding.settings import VARIANTS, AutoencodingSettings
 from cryoaae.cli import run as cli
-from cryoaae.config import load_aae_config, presets
+from cryoaae.config import load_aae_config, presets, recorded_stack
 from cryoaae.errors import FittingDivergedError, InputError, InterruptedRunError
 from cryoaae.io.images import ImageSplit, load_images
 from cryoaae.io.weights import load_weights
+from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress
 
 
@@ -176,6 +178,10 @@ BAD = {
     "divergence": (["aae", "--data", "digits", "--divergence", "gan"], "gan"),
     "setting": (["aae", "--data", "digits", "--set", "epoch=3"], "did you mean 'epochs'"),
     "setting of a part": (["aae", "--data", "digits", "--set", "prior.sdt=3"], "did you mean 'std'"),
+    "nothing to compare": (["evia", "--data", "digits", "--divergence", "adversarial"], "--divergence adversarial"),
+    "no classes to tell": (["aae", "--data", "digits", "--set", "tell_class=false"], "would be ignored"),
+    "temperature": (["wae", "--data", "digits", "--set", "temperature=1.0"], "would be ignored"),
+    "another variant's preset": (["wae", "--data", "digits", "--preset", "aae"], "for the variant aae, not wae"),
     "stack": (["aae", "--data", "digits", "--stack-seeds", "2", "--set", "network=convolutional"], "do not stack"),
 }
 
@@ -242,6 +248,30 @@ def test_options_change_a_part_and_keep_what_the_preset_says_of_it() -> None:
     other = load_aae_config("semisupervised", parts={"prior": "uniform"}, overrides=["prior.half_width=2"])
     assert other.prior == {"name": "uniform", "dim": 10, "half_width": 2}
     assert load_aae_config("aae", parts={"prior": "mixture"}).prior == {"name": "mixture"}
+
+
+def test_what_a_preset_says_of_a_part_goes_with_the_part() -> None:
+    """The mmd is told no class, the paper's phases have their own rates: neither is in the way."""
+    assert load_aae_config("semisupervised").tell_class
+    assert not load_aae_config("semisupervised", parts={"divergence": "mmd"}).tell_class
+    assert load_aae_config("aae", overrides=["phased=true"]).critic_rate == 1.0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_s_config_makes_the_same_run_again(variant: str, tmp_path: Path, capsys: Any) -> None:
+    again = tmp_path / "config.yaml"
+    settings = load_aae_config(variant, overrides=["hidden=[8]"], seed=7)
+    RunFolder.create(tmp_path / "run", "aae", recorded_config("digits", settings, 3))
+    again.write_text((tmp_path / "run" / "config.yaml").read_text())
+    assert load_aae_config(variant, file=again) == settings
+    assert recorded_stack(again) == 3
+    assert ("temperature" in again.read_text()) == (variant == "evia")
+    if variant != "evia":  # as an older version with another default would have left it
+        again.write_text(again.read_text() + "temperature: 0.9\n")
+        assert load_aae_config(variant, file=again) == settings
+    other = "wae" if variant == "aae" else "aae"
+    assert cli(["aae", other, "--data", "digits", "-o", str(tmp_path / "new"), "--config", str(again)]) == 2
+    assert f"for the variant {variant}, not {other}" in capsys.readouterr().err
 
 
 def test_the_paper_s_phases_learn_too(digits: ImageSplit) -> None:

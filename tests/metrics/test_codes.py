@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from cryoaae.metrics.codes import NEIGHBOURS, holes, jensen_shannon_bound, mmd_floor, spill, two_sample_accuracy
+from cryoaae.metrics.codes import (
+    NEIGHBOURS,
+    fresh_log_ratio,
+    holes,
+    jensen_shannon_bound,
+    mmd_floor,
+    spill,
+    two_sample_accuracy,
+)
 from cryoaae.priors.gaussian import Gaussian
 from cryoaae.priors.mixture import Mixture
 
@@ -30,6 +38,16 @@ def test_a_shift_is_seen_as_well_as_it_can_be(shift):
     one[:, 0] += shift
     best = 0.5 * (1 + math.erf(shift / 2 / math.sqrt(2)))
     assert two_sample_accuracy(one, two, seed=0) == pytest.approx(best, abs=0.035)
+
+
+def test_a_fresh_classifier_knows_the_ratio_of_two_gaussians():
+    """log q/p of N(t, 1) and N(0, 1) is t.z - |t|^2 / 2, where there are points to learn it from."""
+    shift = torch.tensor([1.0, -0.5])
+    places = 0.5 * shift + 0.7 * normal(200, seed=2)
+    found = fresh_log_ratio(normal(4000) + shift, normal(4000, seed=1), places, seed=0)
+    exact = (places @ shift - shift.square().sum() / 2).double()
+    assert (found - exact).square().mean().sqrt() < 0.25
+    assert torch.corrcoef(torch.stack([found, exact]))[0, 1] > 0.97
 
 
 def test_a_ring_is_told_from_a_gaussian_of_its_moments_in_whatever_order_codes_come():
