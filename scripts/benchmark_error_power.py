@@ -40,15 +40,15 @@ SECTORS_DEG, HALF_WIDTH_DEG, GUARD = (-35.0, 0.0, 20.0), 12.0, -2.0
 PROPERTIES = ("error", "correlation")
 
 
-def open_run(folder: Path) -> tuple[WorkingTomogram, Tensor]:
-    """Tomogram on the working grid, and what its halves have in common."""
+def open_run(folder: Path, reference: str = "noiseless") -> tuple[WorkingTomogram, Tensor]:
+    """Tomogram on the working grid, and what its halves have in common (or "truth", without a wedge)."""
     data = folder / "data"
     item = resolve_inputs([], even=data / "even.mrc", odd=data / "odd.mrc", tilts=data / "tilts.tlt")[0]
     opened = open_tomogram(item)
     tomogram = WorkingTomogram.of(
         list(opened.volumes), opened.wedge, Restorer.load(folder / "run"), options=RestoreOptions()
     )
-    return tomogram, tomogram.bring(open_volume(data / "noiseless.mrc"))
+    return tomogram, tomogram.bring(open_volume(data / f"{reference}.mrc"))
 
 
 def tested(tomogram: WorkingTomogram) -> Iterator[tuple[str, Tensor, Sequence[Tensor]]]:

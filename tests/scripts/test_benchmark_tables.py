@@ -83,3 +83,18 @@ def test_a_missed_floor_is_named(aae: ModuleType) -> None:
             mmd2_half_the_classes_without_potential=2e-3),
     ]  # fmt: skip
     assert len(aae.failures(good + bad)) == 8, "the last measurement of a row counts"
+
+
+@pytest.mark.parametrize("name", ["benchmark_validation", "benchmark_error_power"])
+def test_committed_tables_of_validation_are_those_of_the_committed_rows(name: str) -> None:
+    made = script(name)
+    rows = json.loads(made.ROWS.read_text())
+    assert made.TABLE.read_text() == made.table(rows)
+
+
+def test_a_resolution_agrees_within_a_fifth_or_where_both_say_none() -> None:
+    agrees = script("benchmark_validation").resolution_agrees
+    cases = [(100.0, 119.0, True), (100.0, 81.0, True), (100.0, 121.0, False), (None, None, True), (None, 90.0, False)]
+    for true, stated, expected in cases:
+        assert agrees({"true_resolution_angstrom": true, "resolution_angstrom": stated}) is expected
+    assert not agrees({"true_resolution_angstrom": 90.0, "resolution_angstrom": None})
