@@ -66,8 +66,7 @@ def tested(tomogram: WorkingTomogram) -> Iterator[tuple[str, Tensor, Sequence[Te
 
 def measure(folder: Path) -> dict[str, Any]:
     tomogram, truth = open_run(folder)
-    inside = torch.zeros(tomogram.shape, dtype=torch.bool)
-    inside[tomogram.inside] = True
+    inside = tomogram.counted
     generator = torch.Generator().manual_seed(0)
     rows = []
     for region, table, estimates in tested(tomogram):

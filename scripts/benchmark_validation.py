@@ -35,9 +35,9 @@ from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import open_volume, write_volume
 from cryoaae.metrics.error_power import HalvesInBand
 from cryoaae.physics.fourier import rfft
-from cryoaae.restoration.held_out import cells, scored_cells
+from cryoaae.restoration.held_out import SHELLS, cells, scored_cells
 from cryoaae.restoration.null_tests import regions
-from cryoaae.restoration.wedge_forecast import SHELLS, trusted_frequency
+from cryoaae.restoration.wedge_forecast import trusted_frequency
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "validation.json"
 TABLE = ROWS.with_suffix(".md")
@@ -182,8 +182,7 @@ def true_in_wedge(folder: Path) -> tuple[float, float | None]:
 
     tomogram, truth = open_run(folder, "truth")
     restored = tomogram.bring(open_volume(folder / "restored.mrc"))
-    inside = torch.zeros(tomogram.shape, dtype=torch.bool)
-    inside[tomogram.inside] = True
+    inside = tomogram.counted
     table = cells(tomogram.shape, torch.zeros(1), regions(tomogram)["wedge"])
 
     def correlation(band: torch.Tensor) -> float:

@@ -225,12 +225,8 @@ def _read_facts(path: Path, file: h5py.File) -> ParticleFacts:
 
 
 def _wedge_of(facts: dict[str, Any]) -> MissingWedge:
-    tilts = facts["tilts_deg"]
-    frame: Any = tuple(map(tuple, facts["rotation"]))
-    return MissingWedge(
-        tuple(facts["tilt_range_deg"]), None if tilts is None else tuple(tilts), facts["tilt_axis_deg"],
-        facts["flipped"], frame,
-    )  # fmt: skip
+    rotation: Any = tuple(map(tuple, facts["rotation"]))
+    return replace(MissingWedge.from_facts(facts), rotation=rotation)
 
 
 def _read_voxels(file: h5py.File, index: int) -> NDArray[np.float32] | None:

@@ -16,8 +16,10 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.held_out import (
     DISTANCE_STEP,
     SHELL_EDGES,
+    SHELLS,
     Powers,
     Turned,
+    grouped,
     hidden_sectors,
     pooled,
     strip_powers,
@@ -185,7 +187,7 @@ class Checks:
         }
         shells = [
             {**self.band(s), **{name: self.measured_facts(found.get(s)) for name, found in parts.items()}}
-            for s in range(len(SHELL_EDGES) - 1)
+            for s in range(SHELLS)
         ]
         gaps = [
             self.gap(fitted.powers, parts["kept_out"][shell].powers)
@@ -210,8 +212,7 @@ class Checks:
     def masks(self) -> tuple[Tensor, Tensor]:
         """Voxels of boxes kept out of fitting and the others, faces of the checked part left out."""
         tomogram, bin_ = self.tomogram, self.working_bin
-        inside = torch.zeros(tomogram.shape, dtype=torch.bool)
-        inside[tomogram.inside] = True
+        inside = tomogram.counted
         boxes = torch.zeros_like(inside)
         offset = [c.start - s.start // bin_ for c, s in zip(tomogram.core, self.checked.region, strict=True)]
         for low, high in self.checked.kept_out_boxes:
@@ -231,7 +232,7 @@ class Checks:
     def null_facts(self, test: NullTest) -> dict[str, Any]:
         shells = [
             {**self.band(i), **{name: float(values[i]) for name, values in test.shells.items()}}
-            for i in range(len(SHELL_EDGES) - 1)
+            for i in range(SHELLS)
         ]
         return {**test.whole, "shells": shells}
 
@@ -246,35 +247,43 @@ class Checks:
 
     def held_out(self, restored: Tensor, estimates: list[Tensor]) -> tuple[dict[str, Any], Reason]:
         """What was made of hidden tilts, and what that says of the wedge."""
-        turns, kinds = self.turns(estimates), ("strict", "lenient")
-        by_cell = {name: pooled(turns, name, lambda cell: cell) for name in kinds}
-        wedge = self.wedge(restored, by_cell)
-        lenient = pooled(turns, "lenient", lambda _: "whole").get("whole")
+        turns = self.turns(estimates)
+        by_cell, whole = self.together(turns, ("strict", "lenient"))
+        wedge, lenient = self.wedge(restored, by_cell), whole["lenient"]
         slope, recovered = (lenient.slope, lenient.recovered) if lenient else (math.nan, math.nan)
-        facts = {**self.hidden_facts(turns, kinds), "wedge": wedge, "trusted_correlation": TRUSTED_CORRELATION}
+        facts = {**self.hidden_facts(turns, by_cell, whole), "wedge": wedge}
         return facts, judge_filling(wedge, slope, recovered)
 
     def held_out_of_single(self, estimates: list[Tensor]) -> tuple[dict[str, Any], Reason]:
         """The same of a single volume: a lower bound, and how loud the filling is; nothing of the wedge."""
         turns = self.turns(estimates)
-        whole = pooled(turns, "strict", lambda _: "whole").get("whole")
-        facts = {**self.hidden_facts(turns, ("strict",)), "wedge": None, "trusted_correlation": TRUSTED_CORRELATION}
-        return facts, judge_single_filling(self.scored(whole))
+        by_cell, whole = self.together(turns, ("strict",))
+        facts = {**self.hidden_facts(turns, by_cell, whole), "wedge": None}
+        return facts, judge_single_filling(facts["whole"]["strict"])
 
-    def hidden_facts(self, turns: list[Turned], kinds: Sequence[str]) -> dict[str, Any]:
+    def together(
+        self, turns: list[Turned], kinds: Sequence[str]
+    ) -> tuple[dict[str, Powers], dict[str, ErrorPower | None]]:
+        """All turns together: by kind and cell, and by kind."""
+        by_cell = {name: pooled(turns, name, lambda cell: cell) for name in kinds}
+        return by_cell, {name: pooled(turns, name, lambda _: "whole").get("whole") for name in kinds}
+
+    def hidden_facts(
+        self, turns: list[Turned], by_cell: dict[str, Powers], whole: dict[str, ErrorPower | None]
+    ) -> dict[str, Any]:
         """Scores of what was hidden: together, by place, by shell, by shell and distance to measured data."""
-        whole = {name: pooled(turns, name, lambda _: "whole").get("whole") for name in kinds}
-        by_shell = {name: pooled(turns, name, lambda cell: cell[0]) for name in kinds}
+        by_shell = {name: pooled(turns, name, lambda cell: cell[0]) for name in by_cell}
         places = pooled(turns, "places", lambda place: place)
         return {
             "turns_deg": self.turns_deg,
+            "trusted_correlation": TRUSTED_CORRELATION,
             "whole": {name: self.scored(powers) for name, powers in whole.items()},
             "places": {name: self.scored(places.get(name)) for name in ("kept_out", "fitted")},
             "shells": [
-                {**self.band(s), **{name: self.scored(by_shell[name].get(s)) for name in kinds}}
-                for s in range(len(SHELL_EDGES) - 1)
+                {**self.band(s), **{name: self.scored(found.get(s)) for name, found in by_shell.items()}}
+                for s in range(SHELLS)
             ],
-            "cells": self.cell_facts({name: pooled(turns, name, lambda cell: cell) for name in kinds}),
+            "cells": self.cell_facts(by_cell),
         }
 
     def cell_facts(self, found: dict[str, Powers]) -> list[dict[str, Any]]:
@@ -295,19 +304,13 @@ class Checks:
         fitted = self.checked.fitted_wedge
         if fitted is None:
             return None
-        inside = torch.zeros(self.tomogram.shape, dtype=torch.bool)
-        inside[self.tomogram.inside] = True
-        powers = strip_powers(self.tomogram, fitted, inside)
-        total: ErrorPower | None = None
-        by_shell: dict[int, ErrorPower] = {}
-        for (shell, _), more in powers.items():
-            total = more if total is None else total + more
-            by_shell[shell] = by_shell[shell] + more if shell in by_shell else more
+        powers = strip_powers(self.tomogram, fitted, self.tomogram.counted)
+        by_shell = grouped(powers, lambda cell: cell[0])
         return {
             "fitted_range_deg": list(fitted.tilt_range_deg),
-            "whole": self.scored(total),
+            "whole": self.scored(grouped(powers, lambda _: "whole").get("whole")),
             "shells": [
-                {**self.band(s), "strip": self.scored(by_shell.get(s))} for s in range(len(SHELL_EDGES) - 1)
+                {**self.band(s), "strip": self.scored(by_shell.get(s))} for s in range(SHELLS)
             ],
             "cells": self.cell_facts({"strip": powers}),
         }
@@ -337,7 +340,7 @@ class Checks:
                     "lenient": float(lenient.shells[s]),
                     "extrapolated_share": float(strict.extrapolated[s]),
                 }
-                for s in range(len(SHELL_EDGES) - 1)
+                for s in range(SHELLS)
             ],
             "resolution_angstrom": None if trusted is None else self.voxel / trusted,
         }

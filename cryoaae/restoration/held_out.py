@@ -25,16 +25,17 @@ import torch
 from torch import Tensor
 
 from cryoaae.metrics.error_power import ErrorPower, HalvesInBand, SingleInBand
-from cryoaae.patches.source import to_source_grid
 from cryoaae.patches.spectra import coloured_noise, measure_spectra
+from cryoaae.patches.turning import Turner
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft, shell_index, shell_sum
-from cryoaae.physics.rotation import OVERSAMPLING, reflect_positions, rotation_about, sample_cubic, sample_positions
+from cryoaae.physics.rotation import OVERSAMPLING, rotation_about
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.volume import Volume
 
 # Shells and distances of the table, in cycles per working voxel.
 SHELL_EDGES = (0.02, 0.07, 0.12, 0.17, 0.22, 0.27, 0.32, 0.37, 0.42)
+SHELLS = len(SHELL_EDGES) - 1
 DISTANCE_STEP = 0.04
 # Hidden coefficients nearer than this to a measured one are not scored; Fourier voxels.
 GUARD = 2.0
@@ -71,6 +72,15 @@ class Turned:
     hidden_deg: tuple[float, float] = (0.0, 0.0)
 
 
+def grouped(found: Mapping[Any, ErrorPower], group: Callable[[Any], Group]) -> dict[Group, ErrorPower]:
+    """Scores of different coefficients together, by a group of cells."""
+    sums: dict[Group, ErrorPower] = {}
+    for cell, powers in found.items():
+        key = group(cell)
+        sums[key] = sums[key] + powers if key in sums else powers
+    return sums
+
+
 def pooled(turns: Sequence[Turned], kind: str, group: Callable[[Any], Group]) -> dict[Group, ErrorPower]:
     """Scores of several turns together, by a group of cells.
 
@@ -80,11 +90,7 @@ def pooled(turns: Sequence[Turned], kind: str, group: Callable[[Any], Group]) ->
     ways: list[dict[Group, ErrorPower]] = [{}, {}]
     for turned in turns:
         way = ways[turned.angle_deg > 0]
-        found: dict[Group, ErrorPower] = {}
-        for cell, powers in getattr(turned, kind).items():
-            key = group(cell)
-            found[key] = found[key] + powers if key in found else powers
-        for key, powers in found.items():
+        for key, powers in grouped(getattr(turned, kind), group).items():
             way[key] = way[key].with_shared_noise(powers) if key in way else powers
     one, other = ways
     join = ErrorPower.with_shared_noise if _meet(turns) else ErrorPower.__add__
@@ -229,10 +235,20 @@ def strip_powers(tomogram: WorkingTomogram, fitted: MissingWedge, where: Tensor)
 
 def cells(shape_zyx: Sequence[int], distance: Tensor, scored: Tensor) -> Tensor:
     """Cells of coefficients by shell and distance (cycles per voxel), -1 where not scored."""
-    edges = torch.tensor(SHELL_EDGES)
-    shell = torch.bucketize(radius(shape_zyx), edges, right=True) - 1
-    scored = scored & (shell >= 0) & (shell < len(SHELL_EDGES) - 1)
+    shell = shell_of(shape_zyx)
+    scored = scored & (shell >= 0) & (shell < SHELLS)
     return torch.where(scored, shell * CELLS_A_SHELL + distance_bin(distance.nan_to_num(0, 0, 0)), -1)
+
+
+def shell_of(shape_zyx: Sequence[int]) -> Tensor:
+    """Shell of each coefficient, (z, y, x // 2 + 1) int; -1 below the first, SHELLS beyond the last."""
+    return torch.bucketize(radius(shape_zyx), torch.tensor(SHELL_EDGES), right=True) - 1
+
+
+def sums_by_shell(values: Tensor, where: Tensor, shape_zyx: Sequence[int]) -> Tensor:
+    """Sums over each shell, (SHELLS,) float64, of values (z, y, x // 2 + 1) where a mask holds."""
+    shell = shell_of(shape_zyx)
+    return shell_sum(values, torch.where(where & (shell >= 0), shell, SHELLS), SHELLS)
 
 
 def hidden_range(wedge: MissingWedge, angle_deg: float) -> tuple[float, float]:
@@ -254,18 +270,12 @@ def remaining_ranges(wedge: MissingWedge, angle_deg: float) -> list[MissingWedge
     return [replace(wedge, tilt_range_deg=(a, b)) for a, b in kept if b - a > 0.1]
 
 
-class _Turner:
-    """Turns volumes of a working grid about its middle, losing nothing inside the band."""
+class _Turner(Turner):
+    """Turns volumes and masks of a tomogram."""
 
     def __init__(self, tomogram: WorkingTomogram, rotation: Tensor) -> None:
+        super().__init__(tomogram.shape, rotation)
         self.tomogram = tomogram
-        fine = tuple(OVERSAMPLING * n for n in tomogram.shape)
-        centre = torch.tensor([float(n // 2 * OVERSAMPLING) for n in tomogram.shape])
-        self.positions = sample_positions(rotation, centre, tomogram.shape, OVERSAMPLING)
-        self.reflected = reflect_positions(self.positions, fine)
-
-    def __call__(self, volume: Tensor) -> Tensor:
-        return sample_cubic(to_source_grid(volume, 1)[None], self.reflected)[0]
 
     def mask(self, voxels: Tensor) -> Tensor:
         """Turn a mask (z, y, x), to the nearest voxel; what comes from beyond the grid is False."""

@@ -20,11 +20,9 @@ from torch import Tensor
 
 from cryoaae.metrics.error_power import ErrorPower, HalvesInBand
 from cryoaae.physics.fourier import rfft
-from cryoaae.restoration.held_out import SHELL_EDGES, cells, scored_cells
+from cryoaae.restoration.held_out import cells, scored_cells
 from cryoaae.restoration.null_tests import regions
 from cryoaae.restoration.working import WorkingTomogram
-
-SHELLS = len(SHELL_EDGES) - 1
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
-from cryoaae.restoration.held_out import SHELL_EDGES
+from cryoaae.physics.fourier import irfft, multiplicity, rfft
+from cryoaae.restoration.held_out import sums_by_shell
 from cryoaae.restoration.working import WorkingTomogram
 
 REGIONS = ("measured", "wedge")
@@ -67,13 +67,5 @@ def null_test(tomogram: WorkingTomogram, halves: list[Tensor], restored: Tensor)
 
 
 def _powers(tomogram: WorkingTomogram, volume: Tensor) -> dict[str, Tensor]:
-    shape, shells = tomogram.shape, len(SHELL_EDGES) - 1
-    power = rfft(volume).abs().square().double() * multiplicity(shape)
-    shell = torch.bucketize(radius(shape), torch.tensor(SHELL_EDGES), right=True) - 1
-    inside = (shell >= 0) & (shell < shells)
-    found = {}
-    for name, mask in regions(tomogram).items():
-        index = torch.where(mask & inside, shell, shells).flatten()
-        sums = torch.zeros(shells + 1, dtype=torch.float64).index_add_(0, index, power.flatten())
-        found[name] = sums[:shells]
-    return found
+    power = rfft(volume).abs().square() * multiplicity(tomogram.shape)
+    return {name: sums_by_shell(power, mask, tomogram.shape) for name, mask in regions(tomogram).items()}

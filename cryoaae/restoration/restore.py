@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoaae.errors import CryoaaeError, InputError, InterruptedRunError, ItemsFailedError
+from cryoaae.errors import InputError
 from cryoaae.io.atomic import check_output
 from cryoaae.io.mrc import assert_unchanged, create_volume, open_volume
 from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs, split_inputs
 from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.batch import each_tomogram
 from cryoaae.restoration.done import (
     RestoreResult,
     check_record,
@@ -197,23 +198,12 @@ def restore(
     if Path(output).suffix.lower() not in MRC_SUFFIXES:
         Path(output).mkdir(exist_ok=True)
     told = progress or NullProgress()
-    results, failures = [], []
-    for item in work:
-        try:
-            results.append(
-                item.result
-                or _restore_item(
-                    item, restorer, chosen, told, overwrite=overwrite, dtype=dtype, opening=opening
-                )
-            )
-        except (CryoaaeError, OSError) as error:
-            if len(work) == 1 or isinstance(error, InterruptedRunError):
-                raise
-            failures.append(f"{item.tomogram.name}: {error}")
-            told.message(f"failed: {failures[-1]}")
-    if failures:
-        raise ItemsFailedError(f"{len(failures)} of {len(work)} tomograms failed:\n" + "\n".join(failures))
-    return results
+
+    def done(item: _Item) -> RestoreResult:
+        facts: dict[str, Any] = {"overwrite": overwrite, "dtype": dtype, "opening": opening}
+        return item.result or _restore_item(item, restorer, chosen, told, **facts)
+
+    return each_tomogram(work, done, lambda item: item.tomogram.name, told)
 
 
 def plan_restore(

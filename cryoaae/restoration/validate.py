@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cryoaae.errors import CryoaaeError, InputError, InterruptedRunError, ItemsFailedError
+from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.batch import each_tomogram
 from cryoaae.restoration.checks import Checked, Checks
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.plain import plain
@@ -138,18 +139,7 @@ def validate(
     )  # fmt: skip
     for work in planned:
         _make(work.folder)
-    results, failures = [], []
-    for work in planned:
-        try:
-            results.append(work.done or work.finish(told))
-        except (CryoaaeError, OSError) as error:
-            if len(planned) == 1 or isinstance(error, InterruptedRunError):
-                raise
-            failures.append(f"{work.name}: {error}")
-            told.message(f"failed: {failures[-1]}")
-    if failures:
-        raise ItemsFailedError(f"{len(failures)} of {len(planned)} tomograms failed:\n" + "\n".join(failures))
-    return results
+    return each_tomogram(planned, lambda work: work.done or work.finish(told), lambda work: work.name, told)
 
 
 def plan_validation(

@@ -20,11 +20,19 @@ from torch import Tensor
 
 from cryoaae.metrics.error_power import ErrorPower
 from cryoaae.physics.fourier import multiplicity, rfft
-from cryoaae.restoration.held_out import CELLS_A_SHELL, DISTANCE_STEP, SHELL_EDGES, UNIT, Powers, cells
+from cryoaae.restoration.held_out import (
+    CELLS_A_SHELL,
+    DISTANCE_STEP,
+    SHELL_EDGES,
+    SHELLS,
+    UNIT,
+    Powers,
+    cells,
+    sums_by_shell,
+)
 from cryoaae.restoration.null_tests import regions
 from cryoaae.restoration.working import WorkingTomogram
 
-SHELLS = len(SHELL_EDGES) - 1
 # Correlation at which a resolution is stated.
 TRUSTED_CORRELATION = 0.5
 
@@ -151,16 +159,11 @@ def forecast(tomogram: WorkingTomogram, restored: Tensor, law: Law, *, highest: 
 
 def _signal_by_shell(tomogram: WorkingTomogram, measured: Tensor) -> Tensor:
     """Power of the structure per coefficient, from the halves, (shells,)."""
-    shape = tomogram.shape
     even, odd = (rfft(half) for half in tomogram.halves)
-    cross = (even * odd.conj()).real.double() * multiplicity(shape)
-    table = cells(shape, torch.zeros_like(cross, dtype=torch.float32), measured)
-    found = torch.zeros(SHELLS, dtype=torch.float64)
-    for shell in range(SHELLS):
-        mask = table == shell * CELLS_A_SHELL
-        count = float((multiplicity(shape) * mask).sum())
-        found[shell] = float(cross[mask].sum()) / count if count else 0.0
-    return found
+    weight = multiplicity(tomogram.shape)
+    cross = sums_by_shell((even * odd.conj()).real.double() * weight, measured, tomogram.shape)
+    count = sums_by_shell(weight.expand(measured.shape), measured, tomogram.shape)
+    return torch.where(count > 0, cross / count, 0.0)
 
 
 def trusted_frequency(curve: Sequence[float]) -> float | None:

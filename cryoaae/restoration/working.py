@@ -116,6 +116,13 @@ class WorkingTomogram:
         z, y, x = (slice(s.start + FACE_VOXELS, s.stop - FACE_VOXELS) for s in self.core)
         return z, y, x
 
+    @property
+    def counted(self) -> Tensor:
+        """Voxels of the core without its faces, (z, y, x) bool."""
+        mask = torch.zeros(self.shape, dtype=torch.bool)
+        mask[self.inside] = True
+        return mask
+
     def restore(self, halves: Sequence[Tensor]) -> Tensor:
         """Mean of the restored halves, (z, y, x)."""
         mean = torch.zeros(self.shape)

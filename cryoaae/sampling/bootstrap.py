@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from cryoaae.patches.source import to_source_grid
-from cryoaae.physics.rotation import OVERSAMPLING, reflect_positions, sample_cubic, sample_positions
+from cryoaae.patches.turning import Turner
 from cryoaae.physics.wedge import MissingWedge
 
 Restorer = Callable[[Tensor], Tensor]
@@ -30,11 +29,7 @@ def turned(volume: Tensor, rotation: Tensor) -> Tensor:
 
     What comes from beyond the faces is reflected, so of a cube only the inscribed ball is the structure's own.
     """
-    fine = to_source_grid(volume.float(), 1)
-    centre = torch.tensor([float(OVERSAMPLING * (n // 2)) for n in volume.shape])
-    positions = sample_positions(rotation, centre, tuple(volume.shape), OVERSAMPLING, device=volume.device)
-    positions = reflect_positions(positions, tuple(fine.shape))
-    return sample_cubic(fine[None], positions)[0].to(volume.dtype)
+    return Turner(volume.shape, rotation, device=volume.device)(volume.float()).to(volume.dtype)
 
 
 def equivariant_bootstrap(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.held_out import SHELL_EDGES
-from cryoaae.restoration.kept_out import SHELLS, MeasuredScore, measured_scores
+from cryoaae.restoration.held_out import SHELL_EDGES, SHELLS
+from cryoaae.restoration.kept_out import MeasuredScore, measured_scores
 
 SHAPE = (32, 30, 36)
 WEDGE = MissingWedge((-50.0, 60.0))
