@@ -47,7 +47,8 @@ def command(
     if dry_run:
         lines = plan_validation(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
-            tilt_axis=tilt_axis, flip_tilts=flip_tilts, overwrite=overwrite, options=chosen, opening=opening,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads, overwrite=overwrite, options=chosen,
+            opening=opening,
         )  # fmt: skip
         o.would({"validate": lines}, lines, as_json=as_json)
         return

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KIND_COLOURS = {"strict": COLOURS[0], "expected": COLOURS[5], "lenient": COLOURS[2]}
+KIND_COLOURS = {"strict": COLOURS[0], "lenient": COLOURS[5], "expected": COLOURS[5]}
 KIND_LABELS = {
     "strict": "strict (usually too low)",
+    "lenient": "lenient",
     "expected": "expected",
-    "lenient": "lenient (usually too high)",
 }
 # Style and width of a kind's lines by distance.
 KIND_STYLES = {"strict": ("o-", 1.8), "lenient": ("--", 1.1)}
@@ -102,9 +102,9 @@ def _wedge_panel(axes: Axes, held_out: Json) -> None:
     _correlation_axes(axes, "The tomogram's own missing wedge", curve, held_out["trusted_correlation"])
     x, share = centres(curve), values(curve, "extrapolated_share")
     tested = ~(share > EXTRAPOLATED_SHARE)
-    between = values(curve, "strict"), values(curve, "lenient")
+    between = values(curve, "strict"), values(curve, "expected")
     axes.fill_between(x, *between, color=KIND_COLOURS["expected"], alpha=0.1, linewidth=0)
-    for kind, width in (("strict", 1.4), ("lenient", 1.4), ("expected", 2.6)):
+    for kind, width in (("strict", 1.4), ("expected", 2.6)):
         y, colour = values(curve, kind), KIND_COLOURS[kind]
         axes.plot(x, y, color=colour, linewidth=width, linestyle=DASHES, alpha=0.65)
         solid = np.where(tested, y, np.nan)

@@ -61,14 +61,14 @@ def held_out_section(result: Json, figures: Mapping[str, bytes]) -> ReportSectio
     sentences = [
         _how_hidden(held_out),
         "Strict: nothing of what was hidden was known to the method. But less data was left than in the real "
-        "restoration, so this is usually too low. Lenient: what was hidden had helped to fill the rest before, so "
-        "this is usually too high. Expected: between the two, where the truth was found in simulations.",
+        "restoration, so this is usually too low. Lenient: what was hidden had helped to fill the rest before. In "
+        "simulations the truth lay near the lenient score, so that is what is expected in the missing wedge.",
         *_pooled_sentences(held_out),
         *_wedge_sentences(result),
     ]
     caption = (
         f"Correlation by resolution (1 is perfect, 0 is nothing). A band on the left is the {INTERVAL}; the band on "
-        "the right is the range between strict and lenient."
+        "the right is the range between strict and expected."
     )
     header = ["resolution", "strict correlation", "slope", "recovered", "lenient correlation"]
     table = _score_table(held_out, header, f"{SCORE_NOTE} All but the last column are strict.")
@@ -168,9 +168,9 @@ def _wedge_sentences(result: Json) -> list[str]:
     found = wedge["correlation"]
     if found["expected"] is not None:
         sentences.append(
-            f"In the tomogram's own missing wedge, over all resolutions together, the expected correlation is "
-            f"{number(found['expected'], 2)} (strict {number(found['strict'], 2)}, "
-            f"lenient {number(found['lenient'], 2)})."
+            f"In the tomogram's own missing wedge, on average over the resolutions, the expected correlation is "
+            f"{number(found['expected'], 2)} (strict "
+            f"{number(found['strict'], 2)})."
         )
     resolution = resolution_sentence(held_out)
     if result["verdict"] == "do not use" and resolution_text(held_out):

@@ -50,8 +50,6 @@ from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.volume import Volume
 
 FORMAT = "cryoaae validation 1"
-# How far from the strict towards the lenient score the truth lies: decision 0009.
-LENIENCY = 0.8
 # The wedge is judged up to this frequency, as `evaluate` judges it; cycles per tomogram voxel.
 HIGHEST = 0.3
 # Shells with less of the structure than this say nothing about learning by heart.
@@ -322,22 +320,16 @@ class Checks:
             name: forecast(self.tomogram, restored, fit_law(powers), highest=highest)
             for name, powers in found.items()
         }
-        strict, lenient = read["strict"], read["lenient"]
-        expected = strict.shells + LENIENCY * (lenient.shells - strict.shells)
-        trusted = trusted_frequency(expected.tolist())
+        strict, expected = read["strict"], read["lenient"]  # decision 0012
+        trusted = trusted_frequency(expected.shells.tolist())
         return {
-            "correlation": {
-                "strict": strict.whole,
-                "expected": strict.whole + LENIENCY * (lenient.whole - strict.whole),
-                "lenient": lenient.whole,
-            },
+            "correlation": {"strict": strict.mean, "expected": expected.mean},
             "extrapolated_share": strict.extrapolated_share,
             "curve": [
                 {
                     **self.band(s),
                     "strict": float(strict.shells[s]),
-                    "expected": float(expected[s]),
-                    "lenient": float(lenient.shells[s]),
+                    "expected": float(expected.shells[s]),
                     "extrapolated_share": float(strict.extrapolated[s]),
                 }
                 for s in range(SHELLS)

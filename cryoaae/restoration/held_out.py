@@ -11,7 +11,7 @@ were is compared with what they measured:
 The own wedge can be filled in two ways. *Strict*: with f(y_h), which knows nothing of what is hidden;
 but less was measured then than when the tomogram itself is restored: usually too low.
 *Lenient*: with f(y), made when nothing was hidden; what the network guessed from S helps to guess S,
-which usually is too high. In simulations the truth in the true wedge lay near the lenient score.
+which could be too high. In simulations the truth in the true wedge lay near the lenient score.
 """
 
 from __future__ import annotations

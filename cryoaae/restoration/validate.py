@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoaae.errors import InputError
-from cryoaae.io.atomic import write_bytes, write_text
+from cryoaae.io.atomic import make_folder, write_bytes, write_text
 from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
@@ -20,8 +20,8 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.batch import each_tomogram
 from cryoaae.restoration.checks import Checked, Checks
 from cryoaae.restoration.engine import RestoreOptions
+from cryoaae.restoration.fitted_on import check_voxel_size, resolve_with_model
 from cryoaae.restoration.plain import plain
-from cryoaae.restoration.restore import check_voxel_size, resolve_with_model
 from cryoaae.restoration.working import FACE_VOXELS, WorkingTomogram, normalisation_of
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.provenance import file_facts, same_files
@@ -138,7 +138,7 @@ def validate(
         },
     )  # fmt: skip
     for work in planned:
-        _make(work.folder)
+        make_folder(work.folder)
     return each_tomogram(planned, lambda work: work.done or work.finish(told), lambda work: work.name, told)
 
 
@@ -147,6 +147,7 @@ def plan_validation(
     output: Path | str = "",
     *,
     model: Restorer | Path | str,
+    threads: int | None = None,
     overwrite: bool = False,
     options: ValidateOptions | None = None,
     opening: dict[str, Any] | None = None,
@@ -158,6 +159,7 @@ def plan_validation(
     ------
     InputError
     """
+    set_threads(threads)
     work = _plan(
         inputs, Path(output), model, options or ValidateOptions(), overwrite=overwrite, opening=opening or {},
         geometry=geometry,
@@ -337,19 +339,6 @@ def _result_if_done(folder: Path, inputs: Sequence[Path], made_from: dict[str, A
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if same else None
-
-
-def _make(folder: Path) -> None:
-    """Make the output folder before any work.
-
-    Raises
-    ------
-    InputError
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(folder, f"cannot be made ({error.strerror})", "give another folder") from error
 
 
 def _write(result: dict[str, Any], panels: list[tuple[str, Any]], folder: Path) -> None:

@@ -81,8 +81,8 @@ def judge_filling(wedge: Mapping[str, Any], slope: float, recovered: float) -> R
     if not math.isfinite(expected):
         said = "Too little could be hidden to say what the filled-in wedge is worth."
         return Reason("filled-in wedge", "caution", said)
-    between = f"{wedge['correlation']['strict']:.2f} and {wedge['correlation']['lenient']:.2f}"
-    found = f"what is filled in is expected to correlate {expected:.2f} with the structure (between {between})"
+    strict = wedge["correlation"]["strict"]
+    found = f"what is filled in is expected to correlate {expected:.2f} with the structure ({strict:.2f} at the least)"
     if expected < NOTHING_FILLED:
         said = f"Measured again on hidden tilts, {found}: hardly more than chance."
         return Reason("filled-in wedge", "caution", said)

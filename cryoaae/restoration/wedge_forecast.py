@@ -23,6 +23,8 @@ from cryoaae.physics.fourier import multiplicity, rfft
 from cryoaae.restoration.held_out import (
     CELLS_A_SHELL,
     DISTANCE_STEP,
+    FEWEST,
+    GUARD,
     SHELL_EDGES,
     SHELLS,
     UNIT,
@@ -108,17 +110,18 @@ class Forecast:
 
     Parameters
     ----------
-    whole : float
-        Correlation of all that is filled in with the structure.
+    mean : float
+        Correlation of what is filled in with the structure, mean over the shells: of all coefficients together
+        it would be that of the few coarsest, which hold most of the power.
     shells : (shells,)
-        By shell; NaN where the wedge has none.
+        By shell; NaN where the wedge has too few coefficients.
     extrapolated : (shells,)
         Share of the coefficients that lie beyond what was tested.
     extrapolated_share : float
         The same over all shells, weighted by the restoration's power.
     """
 
-    whole: float
+    mean: float
     shells: Tensor
     extrapolated: Tensor
     extrapolated_share: float
@@ -127,11 +130,9 @@ class Forecast:
 def forecast(tomogram: WorkingTomogram, restored: Tensor, law: Law, *, highest: float = SHELL_EDGES[-1]) -> Forecast:
     """Read a law at the places of the wedge, up to a frequency in cycles per working voxel."""
     weight = multiplicity(tomogram.shape).double()
-    masks = regions(tomogram)
-    structure = _signal_by_shell(tomogram, masks["measured"])
+    structure = _signal_by_shell(tomogram)
     power = rfft(restored).abs().square().double() * weight
-    distance = tomogram.wedge.solid().depth(tomogram.shape, object_zyx=UNIT)
-    table = cells(tomogram.shape, distance, masks["wedge"])
+    table = wedge_table(tomogram, highest=highest)
     signal, estimate, common, count, untested, untested_power = torch.zeros(6, SHELLS, dtype=torch.float64)
     for cell in (c for c in table.unique().tolist() if c >= 0):
         shell, column = divmod(int(cell), CELLS_A_SHELL)
@@ -146,19 +147,26 @@ def forecast(tomogram: WorkingTomogram, restored: Tensor, law: Law, *, highest: 
             row[shell] += amount
     if not law.correlation.isfinite().any():  # nothing could be hidden: nothing is known
         common.fill_(math.nan)
-    used = torch.tensor(SHELL_EDGES[1:]) <= highest + 1e-6
-    most = math.sqrt(float(signal[used].sum() * estimate[used].sum()))
-    filled = float(estimate[used].sum())
+    filled = float(estimate.sum())
+    shells = torch.where(count >= FEWEST, common / (signal * estimate).sqrt(), math.nan)
     return Forecast(
-        float(common[used].sum()) / most if most > 0 else 0.0,
-        common / (signal * estimate).sqrt(),
-        untested / count,
-        float(untested_power[used].sum()) / filled if filled > 0 else 1.0,
+        float(shells.nanmean()), shells, untested / count, float(untested_power.sum()) / filled if filled > 0 else 1.0
     )
 
 
-def _signal_by_shell(tomogram: WorkingTomogram, measured: Tensor) -> Tensor:
-    """Power of the structure per coefficient, from the halves, (shells,)."""
+def wedge_table(tomogram: WorkingTomogram, *, highest: float = SHELL_EDGES[-1]) -> Tensor:
+    """Cells of the tomogram's wedge by shell and distance, as far from what was measured as what was hidden."""
+    wedge, shape = tomogram.wedge.solid(), tomogram.shape
+    inside = wedge.depth(shape, object_zyx=tomogram.core_shape) >= GUARD
+    table = cells(shape, wedge.depth(shape, object_zyx=UNIT), inside)
+    # A shell counts whole or not at all.
+    used = sum(edge <= highest + 1e-6 for edge in SHELL_EDGES[1:])
+    return torch.where(table < used * CELLS_A_SHELL, table, -1)
+
+
+def _signal_by_shell(tomogram: WorkingTomogram) -> Tensor:
+    """Power of the structure per coefficient, from the halves where they were measured, (shells,)."""
+    measured = regions(tomogram)["measured"]
     even, odd = (rfft(half) for half in tomogram.halves)
     weight = multiplicity(tomogram.shape)
     cross = sums_by_shell((even * odd.conj()).real.double() * weight, measured, tomogram.shape)

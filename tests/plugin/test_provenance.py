@@ -96,7 +96,7 @@ REPORT = {
             shell(0.0, strict=None, lenient=None),
             shell(0.01, strict={"correlation": 0.5, "interval": [0.4, 0.6]}, lenient={"correlation": 0.7}),
         ],
-        "wedge": {"curve": [shell(0.0, strict=0.2, expected=0.3, lenient=None)]},
+        "wedge": {"curve": [shell(0.0, strict=0.2, expected=0.3)]},
     },
     "measured": {"shells": [shell(0.0, kept_out=None, fitted=None)]},
     "null_tests": {"noise_only": {"shells": [shell(0.0, measured=0.1, wedge=None)]}, "phase_randomised": None},

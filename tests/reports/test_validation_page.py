@@ -38,8 +38,7 @@ def test_the_sentences_that_matter_are_there(result):
         "Measured tilts were hidden, the network restored",
         "by 15°, 30° and 45°.",
         "usually too low",
-        "usually too high",
-        "between the two, where the truth was found in simulations",
+        "the truth lay near the lenient score",
         "95 % interval: what the noise leaves open",
         "All hidden tilts together: correlation 0.55 [0.51, 0.59] strict, 0.72 [0.69, 0.75] lenient.",
         "there the strict correlation is 0.51 [0.42, 0.60], in the rest 0.56 [0.52, 0.60].",
@@ -195,9 +194,9 @@ def test_missing_numbers_are_drawn_and_written_without_complaint(result, panels,
     for cell in held_out["cells"]:
         cell["strict"] = cell["lenient"] = empty
     for point in held_out["wedge"]["curve"]:
-        point.update(dict.fromkeys(("strict", "expected", "lenient", "extrapolated_share")))
+        point.update(dict.fromkeys(("strict", "expected", "extrapolated_share")))
     held_out["wedge"].update(
-        correlation=dict.fromkeys(("strict", "expected", "lenient")), extrapolated_share=None, resolution_angstrom=None
+        correlation=dict.fromkeys(("strict", "expected")), extrapolated_share=None, resolution_angstrom=None
     )
     hidden_from_fitting["whole"] = empty
     for i, shell in enumerate(hidden_from_fitting["shells"]):

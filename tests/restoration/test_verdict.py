@@ -37,7 +37,7 @@ def geometry(seen: list[float] | None = None, *warnings: str) -> dict[str, Any]:
 
 
 def wedge(expected: float) -> dict[str, Any]:
-    return {"correlation": {"strict": expected - 0.04, "expected": expected, "lenient": expected + 0.06}}
+    return {"correlation": {"strict": expected - 0.04, "expected": expected}}
 
 
 def nulls(measured: float = 0.02, wedge: float = 0.03, texture: float = 0.6) -> dict[str, Any]:
@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Reason, str, str]] = {
     "chance": (judge_filling(wedge(NOTHING_FILLED - STEP), 1.0, 0.1), CAUTION, "hardly more than chance"),
     "against the structure": (judge_filling(wedge(-0.2), 1.0, 0.1), CAUTION, "hardly more than chance"),
     "just filled": (judge_filling(wedge(NOTHING_FILLED), 1.0, 0.1), OK, "correlate 0.05"),
-    "good": (judge_filling(wedge(0.5), 1.0, 0.3), OK, "correlate 0.50 with the structure (between 0.46 "),
+    "good": (judge_filling(wedge(0.5), 1.0, 0.3), OK, "correlate 0.50 with the structure (0.46 at the least)"),
     "too loud": (judge_filling(wedge(0.5), TOO_LOUD - STEP, 0.1), CAUTION, "2.0 times too strong"),
     "four times": (judge_filling(wedge(0.5), 0.25, -1.0), CAUTION, "4.0 times too strong"),
     "upside down": (judge_filling(wedge(0.5), -0.3, -1.0), CAUTION, "but it is not what was measured"),

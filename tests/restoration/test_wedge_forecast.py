@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cryoaae.metrics.error_power import ErrorPower
-from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, Powers
-from cryoaae.restoration.wedge_forecast import SHELLS, TRUSTED_CORRELATION, Law, fit_law, trusted_frequency
+from cryoaae.physics.fourier import multiplicity
+from cryoaae.physics.resample import band_limit
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.engine import RestoreOptions
+from cryoaae.restoration.held_out import (
+    CELLS_A_SHELL,
+    DISTANCE_STEP,
+    FEWEST,
+    GUARD,
+    SHELL_EDGES,
+    Powers,
+    shell_of,
+)
+from cryoaae.restoration.wedge_forecast import (
+    SHELLS,
+    TRUSTED_CORRELATION,
+    Law,
+    fit_law,
+    forecast,
+    trusted_frequency,
+    wedge_table,
+)
+from cryoaae.restoration.working import WorkingTomogram
+from cryoaae.volume import Volume
 
 MIDDLES = [(a + b) / 2 for a, b in itertools.pairwise(SHELL_EDGES)]
 NAN = math.nan
@@ -157,6 +183,76 @@ def test_where_nothing_was_tested_nothing_is_expected() -> None:
     law = fit_law({})
     assert law.fall == 0
     assert {law.at(shell, d) for shell in range(SHELLS) for d in (0.0, 0.3)} == {(0.0, True)}
+
+
+# -- the wedge ------------------------------------------------------------------------------------
+
+
+WEDGE = MissingWedge((-60, 60))
+
+
+class Identity(nn.Module):
+    """A restorer that gives back what it is given."""
+
+    multiple, halo = 4, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = SimpleNamespace(working_bin=1, noise_share=0.0)
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        return y
+
+    restore = forward
+
+
+@functools.cache
+def noisy() -> WorkingTomogram:
+    shape, generator = (40, 40, 40), torch.Generator().manual_seed(3)
+    truth, *noise = torch.randn(3, *shape, generator=generator)
+    halves = [Volume(WEDGE.measured(truth + n).numpy(), 10.0) for n in noise]
+    return WorkingTomogram.of(halves, WEDGE, Identity(), options=RestoreOptions())
+
+
+def law_of(correlations: Sequence[float]) -> Law:
+    """A law without a fall, tested everywhere."""
+    flat = torch.full((SHELLS,), 0.1, dtype=torch.float64)
+    return Law(torch.tensor(correlations, dtype=torch.float64), flat, 0.0, flat * 0, flat + 1)
+
+
+def test_the_wedge_is_read_as_far_from_measured_data_as_was_hidden_and_up_to_a_whole_shell() -> None:
+    tomogram = noisy()
+    depth = WEDGE.depth(tomogram.shape, object_zyx=tomogram.core_shape)
+    shells = shell_of(tomogram.shape)
+    for highest, used in ((SHELL_EDGES[-1], SHELLS), (SHELL_EDGES[4], 4), (SHELL_EDGES[4] + 0.02, 4)):
+        table = wedge_table(tomogram, highest=highest)
+        inside = (shells >= 0) & (shells < used) & (depth >= GUARD)
+        assert torch.equal(table >= 0, inside) and inside.any()
+        assert torch.equal((table // CELLS_A_SHELL)[inside], shells[inside])
+
+
+def test_the_mean_is_that_of_the_shells_whatever_power_the_restoration_has_in_them() -> None:
+    tomogram, law = noisy(), law_of([0.1 * (k + 1) for k in range(SHELLS)])
+    white = torch.randn(tomogram.shape, generator=torch.Generator().manual_seed(4))
+    coarse = band_limit(white, 0.05, 0.1) * 9 + white
+    read = [forecast(tomogram, restored, law) for restored in (white, coarse)]
+    known = read[0].shells.isfinite()
+    torch.testing.assert_close(read[0].shells[known], law.correlation[known], rtol=0, atol=2e-3)
+    torch.testing.assert_close(read[0].shells, read[1].shells, rtol=0, atol=4e-3, equal_nan=True)
+    assert [r.mean for r in read] == pytest.approx([float(law.correlation[known].mean())] * 2, abs=2e-3)
+    lower = forecast(tomogram, white, law, highest=SHELL_EDGES[5])
+    torch.testing.assert_close(lower.shells[:5], read[0].shells[:5], equal_nan=True)
+    assert not lower.shells[5:].isfinite().any() and lower.mean < read[0].mean
+
+
+def test_shells_of_a_few_coefficients_say_nothing() -> None:
+    tomogram = noisy()
+    weight = multiplicity(tomogram.shape).expand(wedge_table(tomogram).shape)
+    table, read = wedge_table(tomogram), forecast(tomogram, tomogram.halves[0], law_of([0.5] * SHELLS))
+    for shell in range(SHELLS):
+        count = float(weight[(table >= 0) & (table // CELLS_A_SHELL == shell)].sum())
+        assert bool(read.shells[shell].isfinite()) == (count >= FEWEST)
+    assert not read.shells[0].isfinite()
 
 
 # -- where it may be trusted ----------------------------------------------------------------------

@@ -46,7 +46,7 @@ def validation_charts(report: Json) -> list[Chart]:
         )
         if held_out.get("wedge"):
             curve = held_out["wedge"]["curve"]
-            kinds = ("strict", "expected", "lenient")
+            kinds = ("strict", "expected")
             lines = tuple(Curve(kind, _centres(curve), _column(curve, kind)) for kind in kinds)
             charts.append(Chart("Expected in the missing wedge", "correlation", lines))
     if report.get("measured"):
