@@ -29,6 +29,9 @@ Lenient = Annotated[bool, typer.Option("--lenient", help="Accept extra bytes aft
 FillNonfinite = Annotated[
     str | None, typer.Option("--fill-nonfinite", help="'median': fill NaN and Inf voxels with the median.")
 ]
+Symmetries = Annotated[
+    bool, typer.Option("--symmetries/--no-symmetries", help="Average over half turns that keep the wedge.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]

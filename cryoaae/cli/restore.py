@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cryoaae.cli import options as o
+from cryoaae.errors import InputError
 
 
 def command(
@@ -26,9 +27,14 @@ def command(
     keep_measured: Annotated[
         bool, typer.Option("--keep-measured", help="Put the measured Fourier coefficients back as they were.")
     ] = False,
-    symmetries: Annotated[
-        bool, typer.Option("--symmetries/--no-symmetries", help="Average over half turns that keep the wedge.")
-    ] = True,
+    symmetries: o.Symmetries = True,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also write X_std.mrc: where the restoration is less certain.")
+    ] = False,
+    draws: Annotated[
+        int | None, typer.Option("--draws", help="Draws that the spread is made from, by default 16.")
+    ] = None,
+    seed: o.Seed = 0,
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float16.")] = "float32",
     allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
     lenient: o.Lenient = False,
@@ -43,6 +49,9 @@ def command(
     debug: o.Debug = False,
 ) -> None:
     """Restore tomograms with a fitted restorer; the tilts come from the model if it was fitted on them."""
+    if draws is not None and not uncertainty:
+        raise InputError("--draws", "given without --uncertainty", "give --uncertainty too")
+    spread_draws = (16 if draws is None else draws) if uncertainty else 0
     opening = {"lenient": lenient, "fill_nonfinite": o.fill(fill_nonfinite)}
     if dry_run:
         from cryoaae.restoration.engine import RestoreOptions
@@ -50,8 +59,8 @@ def command(
 
         lines = plan_restore(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
-            tilt_axis=tilt_axis, flip_tilts=flip_tilts, overwrite=overwrite, dtype=dtype,
-            opening={"voxel_size_angstrom": voxel_size, **opening},
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads, overwrite=overwrite, dtype=dtype,
+            uncertainty=spread_draws, seed=seed, opening={"voxel_size_angstrom": voxel_size, **opening},
             options=RestoreOptions(
                 halves=halves, keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale,
                 device=device,
@@ -67,9 +76,12 @@ def command(
             tilt_axis=tilt_axis, flip_tilts=flip_tilts, voxel_size_angstrom=voxel_size, threads=threads,
             overwrite=overwrite, dtype=dtype, progress=progress, opening=opening, halves=halves,
             keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale, device=device,
+            uncertainty=spread_draws, seed=seed,
         )  # fmt: skip
         for result in results:
             files = ", ".join(str(p) for p in result.paths)
+            if result.spread is not None:
+                progress.message(f"{result.spread}: spread, not calibrated, too small in the wedge")
             if result.skipped:
                 progress.message(f"kept {files}: made before from the same; --overwrite makes it again")
                 continue

@@ -94,6 +94,19 @@ def write_text(path: Path | str, text: str, *, overwrite: bool = True) -> None:
     write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
 
 
+def make_folder(folder: Path) -> None:
+    """Make the output folder before any work.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, f"cannot be made ({error.strerror})", "choose another folder") from error
+
+
 def check_output(path: Path | str, inputs: Iterable[Path | str] = (), overwrite: bool = False) -> None:
     """Refuse an output that could not, or should not, be written; call before any work.
 

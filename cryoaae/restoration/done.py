@@ -41,6 +41,8 @@ class RestoreResult:
         Core of a tile in working voxels.
     skipped : bool
         Whether it was done already, from the same inputs, weights and settings; the numbers are of then.
+    spread : Path, optional
+        Spread of the mean, where asked for.
     """
 
     name: str
@@ -50,6 +52,7 @@ class RestoreResult:
     network_share: float
     tile: tuple[int, int, int]
     skipped: bool = False
+    spread: Path | None = None
 
 
 def record_path(paths: Sequence[Path]) -> Path:
@@ -106,7 +109,7 @@ def forget(paths: Sequence[Path]) -> None:
 
 def remember(result: RestoreResult, inputs: Sequence[Path], settings: dict[str, Any]) -> None:
     """Write the record of outputs that now stand."""
-    kept = {key: value for key, value in asdict(result).items() if key not in ("paths", "skipped")}
+    kept = {key: value for key, value in asdict(result).items() if key not in ("paths", "skipped", "spread")}
     record = {
         "format": FORMAT,
         "versions": versions(),

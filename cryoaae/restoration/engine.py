@@ -103,6 +103,8 @@ class Plan:
     ----------
     memory_bytes, disk_bytes : float
         What it will take, outputs not counted.
+    voxel_budget : float
+        Most working voxels that one pass of the network may see.
     """
 
     frame: Frame
@@ -112,6 +114,7 @@ class Plan:
     device: torch.device
     memory_bytes: float
     disk_bytes: float
+    voxel_budget: float
 
 
 def plan_restoration(shape_zyx: tuple[int, int, int], model: Any, options: RestoreOptions) -> Plan:
@@ -132,7 +135,8 @@ def plan_restoration(shape_zyx: tuple[int, int, int], model: Any, options: Resto
     on_host = voxel_bytes * grid.read_voxels(tile) if device.type == "cpu" else 0.0
     merge = keep_measured_bytes(shape_zyx) if options.keep_measured else 0
     memory = FIXED_BYTES + max(on_host, merge)
-    return Plan(frame, grid, tile, batch, device, memory, frame.scratch_bytes(2 if options.halves else 1))
+    disk = frame.scratch_bytes(2 if options.halves else 1)
+    return Plan(frame, grid, tile, batch, device, memory, disk, budget / voxel_bytes)
 
 
 def restore_volumes(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import check_output
-from cryoaae.io.mrc import assert_unchanged, create_volume, open_volume
-from cryoaae.io.project import TomogramInput, open_tomogram, resolve_inputs, split_inputs
+from cryoaae.io.mrc import assert_unchanged, create_volume
+from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.io.weights import digest
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
@@ -28,7 +28,9 @@ from cryoaae.restoration.done import (
     settings_of,
 )
 from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
+from cryoaae.restoration.fitted_on import check_voxel_size, resolve_with_model
 from cryoaae.restoration.scratch import Scratch
+from cryoaae.restoration.spread_beside import spreads_beside
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import preflight, set_threads
 from cryoaae.volume import Volume
@@ -36,27 +38,7 @@ from cryoaae.volume import Volume
 if TYPE_CHECKING:
     from torch import nn
 
-VOXEL_SIZE_TOLERANCE = 0.10
 MRC_SUFFIXES = (".mrc", ".rec", ".map")
-
-
-def check_voxel_size(
-    voxel_size_angstrom: float, model: Any, source: Path | str, *, allow_scale: bool = False
-) -> None:
-    """Refuse a tomogram whose voxel size is more than 10 % off the one the model was fitted on.
-
-    Raises
-    ------
-    InputError
-    """
-    fitted = float(model.spec.voxel_size_angstrom)
-    if allow_scale or abs(voxel_size_angstrom / fitted - 1) <= VOXEL_SIZE_TOLERANCE:
-        return
-    raise InputError(
-        source,
-        f"voxel size {voxel_size_angstrom:g} angstrom, but the model was fitted at {fitted:g}",
-        "resample the tomogram, fit a model at this voxel size, or give --allow-scale",
-    )
 
 
 def restore_array(
@@ -138,6 +120,8 @@ def restore(
     threads: int | None = None,
     overwrite: bool = False,
     dtype: str = "float32",
+    uncertainty: int = 0,
+    seed: int = 0,
     progress: Progress | None = None,
     options: RestoreOptions | None = None,
     opening: dict[str, Any] | None = None,
@@ -163,6 +147,10 @@ def restore(
         Replace existing outputs.
     dtype : str
         ``float32`` or ``float16``.
+    uncertainty : int
+        Draws from which the spread is made that is written beside the mean, X_std.mrc; 0: none.
+    seed : int
+        Of the draws.
     progress : Progress, optional
         Told of the progress, asked whether to stop.
     options : RestoreOptions, optional
@@ -195,13 +183,22 @@ def restore(
     work = _resolve(
         inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
     )
+    means = {item.paths[0]: item.tomogram for item in work}
+    spreads = spreads_beside(
+        means, restorer, chosen, draws=uncertainty, seed=seed, opening=opening, overwrite=overwrite
+    )
     if Path(output).suffix.lower() not in MRC_SUFFIXES:
         Path(output).mkdir(exist_ok=True)
     told = progress or NullProgress()
 
     def done(item: _Item) -> RestoreResult:
         facts: dict[str, Any] = {"overwrite": overwrite, "dtype": dtype, "opening": opening}
-        return item.result or _restore_item(item, restorer, chosen, told, **facts)
+        result = item.result or _restore_item(item, restorer, chosen, told, **facts)
+        spread = spreads.get(item.paths[0])
+        if spread is None:
+            return result
+        spread.write(told)
+        return replace(result, spread=spread.path)
 
     return each_tomogram(work, done, lambda item: item.tomogram.name, told)
 
@@ -211,8 +208,11 @@ def plan_restore(
     output: Path | str = "",
     *,
     model: nn.Module | Path | str,
+    threads: int | None = None,
     overwrite: bool = False,
     dtype: str = "float32",
+    uncertainty: int = 0,
+    seed: int = 0,
     opening: dict[str, Any] | None = None,
     options: RestoreOptions | None = None,
     **geometry: Any,
@@ -221,7 +221,7 @@ def plan_restore(
 
     Parameters
     ----------
-    inputs, output, model, overwrite, dtype, opening, options
+    inputs, output, model, threads, overwrite, dtype, uncertainty, seed, opening, options
         As for `restore`.
     **geometry
         ``even``, ``odd``, ``tilts``, ``tilt_range``, ``tilt_axis``, ``flip_tilts`` of `restore`.
@@ -231,12 +231,18 @@ def plan_restore(
     InputError
     """
     chosen = options or RestoreOptions()
+    set_threads(threads)
     restorer = Restorer.load(model) if isinstance(model, str | Path) else model
     opening = opening or {}
-    lines = []
-    for item in _resolve(
+    work = _resolve(
         inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
-    ):
+    )
+    means = {item.paths[0]: item.tomogram for item in work}
+    spreads = spreads_beside(
+        means, restorer, chosen, draws=uncertainty, seed=seed, opening=opening, overwrite=overwrite
+    )
+    lines = []
+    for item in work:
         name, outputs = item.tomogram.name, ", ".join(map(str, item.paths))
         if item.result is not None:
             lines.append(f"{name}: done already -> {outputs}")
@@ -248,7 +254,7 @@ def plan_restore(
             f"{name}: {' x '.join(map(str, like.shape))} voxels -> {outputs}; "
             f"needs {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.2f} GB of scratch"
         )
-    return lines
+    return lines + [spread.describe() for spread in spreads.values()]
 
 
 @dataclass(frozen=True)
@@ -286,43 +292,6 @@ def _resolve(
             check_output(output if made else path, item.paths, overwrite=overwrite)
         check_record(paths, overwrite=overwrite)
     return work
-
-
-def resolve_with_model(
-    inputs: Any, model: Any, geometry: dict[str, Any], opening: dict[str, Any]
-) -> list[TomogramInput]:
-    """Inputs with their wedges: those stated, else those that the model knows.
-
-    `opening` are keywords of `io.project.open_tomogram`: a model knows data as they were opened.
-
-    Raises
-    ------
-    InputError
-    """
-    given, items = split_inputs(inputs)
-    if items:
-        return items
-    if geometry.get("tilts") is not None or geometry.get("tilt_range") is not None:
-        return resolve_inputs(given, **geometry)
-    items = resolve_inputs(given, **geometry, default_wedge=MissingWedge())
-    return [replace(item, wedge=known_wedge(item, model, opening)) for item in items]
-
-
-def known_wedge(item: TomogramInput, model: Any, opening: dict[str, Any]) -> MissingWedge:
-    """Wedge of a tomogram the model was fitted on, found by its content.
-
-    Raises
-    ------
-    InputError
-        When the model was fitted on other tomograms.
-    """
-    digest_of_first = open_volume(item.paths[0], **opening).digest()
-    for known in getattr(model.spec, "tomograms", []):
-        if digest_of_first in known["digests"]:
-            return MissingWedge.from_facts(known)
-    raise InputError(
-        item.paths[0], "the model was not fitted on it, so its tilts are not known", "give --tilts or --tilt-range"
-    )
 
 
 def _paths(item: TomogramInput, output: Path, count: int, *, halves: bool) -> tuple[Path, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class WorkingTomogram:
         Of the working grid.
     advance : callable
         Called with the working voxels done; may raise to stop.
+    turns : tuple of axes to flip
+        Half turns that `restore` averages over, the identity among them.
     """
 
     halves: list[Tensor]
@@ -59,6 +61,7 @@ class WorkingTomogram:
     normalisation: Normalisation
     voxel_size_angstrom: float
     advance: Callable[[int], None] = field(default=_nothing)
+    turns: tuple[tuple[int, ...], ...] = ((),)
 
     @classmethod
     def of(
@@ -82,7 +85,8 @@ class WorkingTomogram:
         bin_ = plan.frame.working_bin
         if normalisation is None:
             normalisation = normalisation_of(volumes, model)
-        made = cls([], wedge, model, plan, normalisation, bin_ * volumes[0].voxel_size_angstrom, advance)
+        turns = wedge.half_turns() if options.symmetries else ((),)
+        made = cls([], wedge, model, plan, normalisation, bin_ * volumes[0].voxel_size_angstrom, advance, turns)
         made.halves.extend(made.bring(volume) for volume in volumes)
         return made
 
@@ -124,8 +128,8 @@ class WorkingTomogram:
         return mask
 
     def restore(self, halves: Sequence[Tensor]) -> Tensor:
-        """Mean of the restored halves, (z, y, x)."""
-        mean = torch.zeros(self.shape)
+        """Mean of the restored halves, (z, y, x): the tomogram's, or others on a grid that suits the network."""
+        mean = torch.zeros(halves[0].shape)
         for half in halves:
             self._add(half, mean, 1 / len(halves))
         return mean
@@ -136,9 +140,12 @@ class WorkingTomogram:
 
     def _add(self, half: Tensor, mean: Tensor, weight: float) -> None:
         function = self.model.restore if len(self.halves) == 2 else self.model
-        runner = TileRunner(function, self.plan.grid, self.plan.device, ((),), self.advance)
-        tiles = self.plan.grid.tiles(self.plan.tile)
-        runner.run(half.numpy(), mean.numpy(), tiles, batch=self.plan.batch, weight=weight)
+        z, y, x = half.shape
+        plan, grid = self.plan, replace(self.plan.grid, shape=(z, y, x))
+        own = grid == plan.grid
+        tile, batch = (plan.tile, plan.batch) if own else (grid.choose_core(plan.voxel_budget), 1)
+        runner = TileRunner(function, grid, plan.device, self.turns, self.advance)
+        runner.run(half.numpy(), mean.numpy(), grid.tiles(tile), batch=batch, weight=weight)
 
     def without(self, hidden: Tensor) -> list[Tensor]:
         """The halves without some coefficients (z, y, x // 2 + 1)."""

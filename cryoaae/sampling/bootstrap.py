@@ -40,6 +40,7 @@ def equivariant_bootstrap(
     rotations: Iterable[Tensor],
     noise: Iterable[Tensor],
     turn: Turn = turned,
+    back: Turn | None = None,
 ) -> Iterator[Tensor]:
     """Yield one bootstrap restoration for every rotation, (z, y, x) each; memory does not grow with their number.
 
@@ -55,21 +56,24 @@ def equivariant_bootstrap(
         A list, or draws such as `random_rotations`; those that the structure's law is invariant under.
     noise : iterable of (z, y, x)
         One fresh sample a rotation of the noise that f's input has: half differences of other places, or simulated.
+        Several inputs that are restored together, such as two halves, come stacked: (n, z, y, x), and so they go to f.
     turn : callable
-        Volume and rotation to the turned volume; must be right for the transposed rotation too.
+        Volume and rotation to the turned volume.
+    back : callable, optional
+        The same with the transposed rotation, where that is another function: of a turned part of the volume.
 
     Raises
     ------
     ValueError
         When noise runs out before the rotations do.
     """
-    samples = iter(noise)
+    samples, back = iter(noise), back or turn
     for rotation in rotations:
         fresh = next(samples, None)
         if fresh is None:
             raise ValueError("fewer samples of noise than rotations")
         again = wedge.measured(turn(estimate, rotation)) + fresh
-        yield turn(restorer(again), rotation.mT)
+        yield back(restorer(again), rotation.mT)
 
 
 def bootstrap_spread(estimate: Tensor, draws: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

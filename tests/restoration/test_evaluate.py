@@ -22,12 +22,12 @@ def scene() -> dict[str, np.ndarray]:
     g = torch.Generator().manual_seed(0)
     grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in SHAPE), indexing="ij"), dim=-1).float()
     truth = torch.zeros(SHAPE)
-    for _ in range(14):
-        centre = torch.rand(3, generator=g) * (torch.tensor(SHAPE) - 14) + 7
+    centres = [torch.rand(3, generator=g) * (torch.tensor(SHAPE) - 14) + 7 for _ in range(14)]
+    for centre in centres:
         truth += (-((grid - centre) ** 2).sum(-1) / 6).exp()
     noiseless = WEDGE.measured(truth)
     even, odd = (noiseless + 0.2 * WEDGE.measured(torch.randn(SHAPE, generator=g)) for _ in range(2))
-    volumes = {"truth": truth, "noiseless": noiseless, "even": even, "odd": odd}
+    volumes = {"truth": truth, "noiseless": noiseless, "even": even, "odd": odd, "points": torch.stack(centres)}
     return {name: v.numpy() for name, v in volumes.items()}
 
 
@@ -41,6 +41,38 @@ def test_the_truth_beats_every_null_and_the_input_does_not(scene):
     assert bad["beats_best_null_in_wedge"] is False
     assert "NOT better" in bad["verdict"]
     assert bad["best_null_in_wedge"]["name"].startswith("clip")
+
+
+def test_particles_are_counted_in_the_restoration_and_in_every_null_of_either_contrast(scene, tmp_path: Path):
+    (tmp_path / "particles.csv").write_text(
+        "class,z,y,x\n" + "".join(f"blob,{z},{y},{x}\n" for z, y, x in scene["points"].tolist())
+    )
+    kwargs = {"wedge": WEDGE, "particles": tmp_path / "particles.csv"}
+    erased = scene["truth"].copy()
+    erased[:, :, :22] = 0
+    gone = int((scene["points"][:, 2] < 18).sum())
+    result = evaluate(erased, truth=scene["truth"], even=scene["even"], odd=scene["odd"], **kwargs)
+    counts = [row["particles"] for row in result["rows"]]
+    assert [c["particles"] for c in counts] == [len(scene["points"])] * (1 + len(NULLS))
+    assert counts[0]["lost"] >= gone > 0
+    assert counts[1]["lost"] < gone, "the input has not lost what the restoration has"
+    assert f"{counts[0]['lost']} are lost (input {counts[1]['lost']})" in result["sentences"][-1]
+    assert result["particles"]["noise"]["lost"] > 0.9 * len(scene["points"])
+    for density in ("dark", "auto"):
+        dark = evaluate(-erased, truth=-scene["truth"], baselines=False, density=density, **kwargs)
+        of_dark = dark["rows"][0]["particles"]
+        assert (of_dark["lost"], of_dark["invented"]) == (counts[0]["lost"], counts[0]["invented"])
+
+
+def test_particles_of_a_block_are_those_inside_it(scene, tmp_path: Path):
+    table = "".join(f"{z},{y},{x}\n" for z, y, x in scene["points"].tolist())
+    (tmp_path / "p.csv").write_text("z,y,x\n" + table)
+    block = (slice(18, 40), slice(None), slice(None))
+    kwargs = {"wedge": WEDGE, "baselines": False, "block_zyx": block, "particles": tmp_path / "p.csv"}
+    result = evaluate(scene["truth"], truth=scene["truth"], **kwargs)
+    counts = result["rows"][0]["particles"]
+    assert 0 < counts["particles"] <= int((scene["points"][:, 0].round() >= 18).sum()) < len(scene["points"])
+    assert (counts["lost"], counts["invented"]) == (0, 0)
 
 
 def test_parts_of_the_truth_are_scored_apart(scene):
@@ -77,7 +109,8 @@ def test_without_truth_the_share_of_the_ceiling_estimates_the_correlation_with_s
 
 
 def test_files_are_found_and_everything_is_written(scene, tmp_path: Path):
-    for name, data in scene.items():
+    for name in ("truth", "noiseless", "even", "odd"):
+        data = scene[name]
         write_volume(tmp_path / f"{name}.mrc", data, like=None, voxel_size_angstrom=10.0)
     for name, data in (("out", "truth"), ("out_even", "even"), ("out_odd", "odd")):
         write_volume(tmp_path / f"{name}.mrc", scene[data], like=None, voxel_size_angstrom=10.0)
@@ -114,6 +147,8 @@ def test_a_block_is_scored_alone(scene):
         ({"truth": "nan"}, "not finite"),
         ({"truth": "missing.mrc"}, "missing.mrc"),
         ({"truth": "truth", "density": "grey"}, "density"),
+        ({"particles": "p.star"}, "--truth"),
+        ({"truth": "truth", "particles": "missing.star"}, "missing.star"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(scene, change, message):

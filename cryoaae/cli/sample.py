@@ -1,0 +1,78 @@
+"""`cryoaae sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryoaae.cli import options as o
+
+
+def command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for mean, std, draws, modes and report.")],
+    model: Annotated[Path, typer.Option("--model", help="Run folder of `cryoaae fit`, or its weights.")],
+    inputs: o.Inputs = None,
+    even: o.Even = None,
+    odd: o.Odd = None,
+    tilts: o.Tilts = None,
+    tilt_range: o.TiltRange = None,
+    tilt_axis: o.TiltAxis = "y",
+    flip_tilts: o.FlipTilts = False,
+    voxel_size: o.VoxelSize = None,
+    draws: Annotated[int, typer.Option("--draws", help="How many; more later go on from those that stand.")] = 16,
+    sampler: Annotated[str, typer.Option("--sampler", help="bootstrap.")] = "bootstrap",
+    modes: Annotated[int, typer.Option("--modes", help="Principal modes to write.")] = 4,
+    keep_draws: Annotated[
+        bool, typer.Option("--keep-draws/--no-draws", help="Write the draws on the tomogram's own grid.")
+    ] = True,
+    turns: Annotated[
+        str, typer.Option("--turns", help="any; tilt-axis for filaments or membranes that lie in one way.")
+    ] = "any",
+    symmetries: o.Symmetries = True,  # as for restore, whose output the mean is
+    seed: o.Seed = 0,
+    allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
+    lenient: o.Lenient = False,
+    fill_nonfinite: o.FillNonfinite = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    debug: o.Debug = False,
+) -> None:
+    """Draw what a tomogram may look like: mean, spread, draws and modes; stopped, the same command goes on."""
+    from cryoaae.restoration.posterior import plan_sampling, sample
+    from cryoaae.restoration.tomogram_draws import SampleOptions
+
+    chosen = SampleOptions(
+        draws=draws, sampler=sampler, modes=modes, keep_draws=keep_draws, seed=seed, turns=turns,
+        symmetries=symmetries, device=device, allow_scale=allow_scale,
+    )  # fmt: skip
+    opening = {
+        "voxel_size_angstrom": voxel_size, "lenient": lenient, "fill_nonfinite": o.fill(fill_nonfinite),
+    }  # fmt: skip
+    if dry_run:
+        lines = plan_sampling(
+            inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads, overwrite=overwrite, options=chosen,
+            opening=opening,
+        )  # fmt: skip
+        o.would({"sample": lines}, lines, as_json=as_json)
+        return
+    with o.told(quiet=quiet, verbose=verbose) as progress:
+        results = sample(
+            inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads, overwrite=overwrite, progress=progress,
+            options=chosen, opening=opening,
+        )  # fmt: skip
+        for result in results:
+            progress.message(
+                f"{result['name']}: {result['draws']} draws, spread {result['spread_rms']:.3g} in the tomogram's "
+                "units; not calibrated, too small in the wedge"
+            )
+        progress.message(f"wrote {output}")
+    o.show(results, as_json=as_json)

@@ -1,0 +1,119 @@
+"""A page that says what the draws of a tomogram leave open, and what they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cryoaae.reports.evaluation import number
+from cryoaae.reports.html import Report, ReportFigure, ReportRow, ReportSection, ReportTable, Verdict
+from cryoaae.reports.validation_numbers import angstrom, degrees, range_text
+
+REGION_NAMES = {"measured": "where data were measured", "wedge": "in the missing wedge"}
+NOT_CALIBRATED = (
+    "This spread is not calibrated: it has not been compared with data held out from the network. Read it as where the "
+    "restoration is less certain than elsewhere, not as an interval that holds the truth with a stated probability."
+)
+FAULTS = {
+    "bootstrap": "The bootstrap takes the restoration for the truth. What the network can never recover is missing "
+    "from the restoration and so from the spread, which is therefore too small, most so in the missing wedge. Where "
+    "data were measured it may be too large instead: a turned structure loses directions that yours did not lose.",
+}
+
+
+def sampling_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -> Report:
+    """Put draws into a report.
+
+    Parameters
+    ----------
+    result : mapping
+        The numbers, as written to report.json.
+    figures : mapping
+        From `sampling_figures`.
+    """
+    z, y, x = result["shape_zyx"]
+    tilts = degrees(result["wedge"]["tilt_range_deg"])
+    sections = [_slices_section(figures["slices"]), _regions_section(result, figures["spread"])]
+    if result["modes"]:
+        sections.append(_modes_section(result, figures["modes"]))
+    sections.append(_limits_section(result))
+    return Report(
+        title=f"Draws of {result['name']}",
+        subtitle=f"{x} × {y} × {z} voxels of {result['voxel_size_angstrom']:.4g} Å; tilts {tilts}; "
+        f"{result['draws']} draws by {result['sampler']}",
+        verdict=Verdict(f"{NOT_CALIBRATED} {FAULTS.get(result['sampler'], '')}".strip()),
+        sections=sections,
+        footer=f"cryoaae {result['version']}; sampled with {result['model']} in {number(result['seconds'], 0)} s. "
+        "All numbers are in report.json beside this file.",
+    )
+
+
+def _slices_section(slices: bytes) -> ReportSection:
+    sentences = [
+        "The first two columns add up to the third: what was measured, with less noise, and what the network filled in "
+        "where nothing was measured.",
+        "The last column is the spread of the draws: bright where they differ from the restoration.",
+    ]
+    caption = (
+        "Central slices, xy (seen along the beam) above and xz (beam upwards) below; every column has its own grey "
+        "levels."
+    )
+    figure = ReportFigure(slices, caption, "slices of measured and filled-in parts and of the spread")
+    return ReportSection("What was measured, what was filled in, and how sure it is", sentences, [figure])
+
+
+def _regions_section(result: Mapping[str, Any], spread: bytes) -> ReportSection:
+    regions = result["regions"]
+    rows = [
+        ReportRow([REGION_NAMES[name], _percent(facts["share_of_spread"]), number(facts["over_restoration"], 2)])
+        for name, facts in regions.items()
+    ]
+    shells = [
+        ReportRow([range_text(shell), *(number(shell[name], 2) for name in REGION_NAMES)])
+        for shell in result["shells"]
+    ]
+    sentences = [
+        f"{_percent(regions['wedge']['share_of_spread'])} of the spread's power lies in the missing wedge, "
+        f"{_percent(regions['measured']['share_of_spread'])} where data were measured, the rest at the border.",
+        "At 1 the draws differ from the restoration by as much as the restoration itself is strong: then nothing is "
+        "known.",
+    ]
+    caption = "Root mean square of the spread over that of the restoration. Lower is surer."
+    return ReportSection(
+        "Where the spread lies", sentences, [ReportFigure(spread, caption, "spread by resolution")],
+        [
+            ReportTable(["", "share of the spread", "spread over restoration"], rows),
+            ReportTable(["resolution", *REGION_NAMES.values()], shells, "Spread over restoration, shell by shell."),
+        ],
+    )  # fmt: skip
+
+
+def _modes_section(result: Mapping[str, Any], modes: bytes) -> ReportSection:
+    shares, draws = result["modes"], result["draws"]
+    sentences = [
+        "A mode is a way in which the draws differ together: the restoration plus and minus a mode are both as "
+        "likely as a draw.",
+        f"Of {draws} draws a mode holds {_percent(1 / draws)} of the variance if they have nothing in common; "
+        f"the first holds {_percent(shares[0])}.",
+    ]
+    rows = [ReportRow([f"mode_{i:02d}.mrc", _percent(share)]) for i, share in enumerate(shares, start=1)]
+    figure = ReportFigure(modes, "Central slices of the strongest modes, xy above and xz below.", "principal modes")
+    return ReportSection(
+        "In which directions", sentences, [figure], [ReportTable(["file", "share of the variance"], rows)]
+    )
+
+
+def _limits_section(result: Mapping[str, Any]) -> ReportSection:
+    finest = 2 * result["working_voxel_angstrom"]
+    sentences = [
+        f"The spread speaks of detail coarser than about {angstrom(finest)} Å, the grid the network works on. Finer "
+        f"detail ({_percent(result['finer_share'])} of the restoration's variance) is the same in every draw: of its "
+        "error nothing is said.",
+        f"With {result['draws']} draws the spread of a single voxel is itself uncertain by about "
+        f"{_percent((2 * result['draws']) ** -0.5)}.",
+    ]
+    return ReportSection("What is not said", sentences)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{number(100 * share, 0 if share >= 0.0995 else 1)} %"

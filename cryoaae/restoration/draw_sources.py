@@ -1,0 +1,146 @@
+"""Where draws come from: interchangeable samplers, each a class in `SAMPLERS`.
+
+A sampler gives a draw's *deviation* from the estimate, on the working grid, by the draw's number. It has mean zero over
+draws, so that draws are spread about the restoration that is shipped, whatever the sampler. Every draw has a
+generator of its own, seeded by the user's seed and its number: more draws extend fewer, in any order.
+
+The bootstrap's deviations are
+
+    d_k = s_k (x_k - x_hat),      x_k = R_k^-1 f(T R_k x_hat + n_k),      s_k = +1, -1, +1, ...
+
+What the x_k have in common, f's bias on x_hat, is error too, and belongs into the spread: for a Wiener filter of
+gain g and structure of power S, the posterior's variance is (1 - g) S. About their own mean the x_k have g (1 - g) S,
+about x_hat g (2 - g) (1 - g) S. Which way the truth lies is not known, so the sign alternates: the shipped mean stays
+the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryoaae.errors import InputError
+from cryoaae.patches.tiling import PaddedAxis
+from cryoaae.physics.resample import band_limit
+from cryoaae.physics.rotation import random_rotations, rotation_about
+from cryoaae.registry import suggestion
+from cryoaae.restoration.fresh_noise import FreshNoise
+from cryoaae.restoration.stream import Frame
+from cryoaae.restoration.turned_boxes import TurnedBox, on_source_grid, turned_boxes
+from cryoaae.restoration.working import WorkingTomogram
+from cryoaae.sampling.bootstrap import equivariant_bootstrap
+
+TURNS = ("any", "tilt-axis")
+
+
+def covering_axes(frame: Frame) -> tuple[PaddedAxis, PaddedAxis, PaddedAxis]:
+    """Axes of the working grid: the voxels that lie in the tomogram, and their continuation."""
+    bin_ = frame.working_bin
+    z, y, x = (PaddedAxis(-(-a.size // bin_), a.before // bin_, a.padded // bin_) for a in frame.axes)
+    return z, y, x
+
+
+def covering(frame: Frame) -> tuple[slice, slice, slice]:
+    """The working voxels that lie in the tomogram, the last, incomplete ones among them."""
+    z, y, x = (slice(a.before, a.before + a.size) for a in covering_axes(frame))
+    return z, y, x
+
+
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """Generator of a draw of its own; number 0 is for what all draws share."""
+    words = np.random.SeedSequence([seed, number]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+class DrawSource(Protocol):
+    """What the posterior's mean and spread are made from.
+
+    Parameters
+    ----------
+    tomogram : WorkingTomogram
+    estimate : (z, y, x)
+        Restoration on the continued working grid.
+    seed : int
+    turns : str
+        Which rotations leave the structure's law as it is: one of `TURNS`.
+    """
+
+    def __init__(self, tomogram: WorkingTomogram, estimate: Tensor, *, seed: int, turns: str) -> None: ...
+
+    def deviation(self, number: int) -> Tensor:
+        """Draw `number` (from 1) less the estimate, (z, y, x): working voxels in the tomogram."""
+        ...
+
+    @staticmethod
+    def work(tomogram: WorkingTomogram, number: int, *, seed: int, turns: str) -> list[int]:
+        """Sizes in working voxels of the boxes that one input is restored in for a draw."""
+        ...
+
+
+class Bootstrap:
+    """Deviations by the equivariant bootstrap; see the module and `sampling.bootstrap`."""
+
+    def __init__(self, tomogram: WorkingTomogram, estimate: Tensor, *, seed: int, turns: str) -> None:
+        self.tomogram, self.seed, self.turns = tomogram, seed, turns
+        part = covering(tomogram.plan.frame)
+        self.wedge = tomogram.wedge.solid()
+        # What the network puts beyond the band is lost on turning, in every draw alike: it is no spread.
+        self.estimate = band_limit(estimate)[part].contiguous()
+        self.noise = FreshNoise(tomogram, part, generator=generator_of(seed, 0))
+        self.source = on_source_grid(self.estimate, self.wedge)
+
+    def deviation(self, number: int) -> Tensor:
+        generator = generator_of(self.seed, number)
+        rotation = _rotation(self.tomogram, self.turns, generator)
+        fields = self.noise.draw(generator)
+        again = torch.zeros_like(self.estimate)
+        for box in _boxes(self.tomogram, rotation):
+            fresh = torch.stack([self.wedge.measured(box.periodic(field)) for field in fields])
+            (part,) = equivariant_bootstrap(
+                self.source, self._restore, self.wedge, rotations=[rotation], noise=[fresh], turn=box.forth,
+                back=box.back,
+            )  # fmt: skip
+            again[box.served] += part
+        sign = 1 if number % 2 else -1
+        return sign * (again - self.estimate)
+
+    def _restore(self, inputs: Tensor) -> Tensor:
+        return self.tomogram.restore(list(inputs))
+
+    @staticmethod
+    def work(tomogram: WorkingTomogram, number: int, *, seed: int, turns: str) -> list[int]:
+        rotation = _rotation(tomogram, turns, generator_of(seed, number))
+        return [box.voxels for box in _boxes(tomogram, rotation)]
+
+
+def _boxes(tomogram: WorkingTomogram, rotation: Tensor) -> Iterator[TurnedBox]:
+    z, y, x = (axis.size for axis in covering_axes(tomogram.plan.frame))
+    return turned_boxes((z, y, x), rotation, multiple=tomogram.plan.grid.multiple)
+
+
+def _rotation(tomogram: WorkingTomogram, turns: str, generator: torch.Generator) -> Tensor:
+    """Uniform on SO(3), or about the tilt axis: then filaments and membranes stay as they lie."""
+    if turns == "any":
+        return random_rotations(1, generator=generator)[0]
+    angle = 2 * torch.pi * float(torch.rand(1, generator=generator))
+    return rotation_about(tomogram.wedge.tilt_axis_zyx, angle)
+
+
+SAMPLERS: dict[str, type[DrawSource]] = {"bootstrap": Bootstrap}
+
+
+def sampler_named(name: str) -> type[DrawSource]:
+    """The sampler of a name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in SAMPLERS:
+        raise InputError("--sampler", f"'{name}' is not known", suggestion(name, SAMPLERS))
+    return SAMPLERS[name]

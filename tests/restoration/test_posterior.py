@@ -1,0 +1,314 @@
+"""Draws: centred, the same however they were come by, and their statistics those of the files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cryoaae.cli import run as cli
+from cryoaae.errors import InputError, InterruptedRunError
+from cryoaae.io.mrc import open_volume, write_volume
+from cryoaae.physics.resample import band_limit
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.reports import sampling_figures
+from cryoaae.restoration import draw_store
+from cryoaae.restoration.draw_store import DrawStore, principal_modes, root_mean_square, weighted_sum
+from cryoaae.restoration.posterior import sample
+from cryoaae.restoration.restore import restore
+from cryoaae.restoration.tomogram_draws import SampleOptions
+from cryoaae.runs.progress import NullProgress
+
+VOXEL = 10.0
+SHAPE = (15, 18, 22)
+
+
+class Gain(torch.nn.Module):
+    """A restorer that shrinks."""
+
+    halo, multiple = 0, 2
+
+    def __init__(self, gain: float = 0.7, working_bin: int = 1) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(gain))
+        self.spec = SimpleNamespace(working_bin=working_bin, voxel_size_angstrom=VOXEL, tomograms=[])
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.gain * y
+
+    restore = forward
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two halves of a smooth field, offset 50, unit 3."""
+    folder = tmp_path_factory.mktemp("halves")
+    generator = torch.Generator().manual_seed(1)
+    wedge = MissingWedge((-60.0, 60.0))
+    signal = band_limit(torch.randn(SHAPE, generator=generator), 0.1, 0.15) * 5
+    paths = [folder / "t_EVN.mrc", folder / "t_ODD.mrc"]
+    for path in paths:
+        noisy = wedge.measured(signal + 0.5 * torch.randn(SHAPE, generator=generator))
+        write_volume(path, (3 * noisy + 50).numpy(), voxel_size_angstrom=VOXEL)
+    return paths
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    """They take longer than all else; tests/reports draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        nothing = dict.fromkeys(("slices", "spread", "modes"), b"png")
+        patch.setattr(sampling_figures, "sampling_figures", lambda *_: nothing)
+        yield
+
+
+def drawn(halves: list[Path], output: Path, *, model: Any = None, **keywords: Any) -> dict[str, Any]:
+    even, odd = halves
+    given: dict[str, Any] = {"draws": 3, "modes": 2, "device": "cpu"}
+    (result,) = sample(
+        (), output, model=model or Gain(), even=even, odd=odd, tilt_range=(-60, 60), **{**given, **keywords}
+    )
+    return result
+
+
+def read(folder: Path, *names: str) -> np.ndarray:
+    return np.stack([open_volume(folder / f"{name}.mrc").numpy().astype(np.float64) for name in names])
+
+
+@pytest.fixture(scope="module")
+def whole(halves: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three draws in one go, with all their modes."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    drawn(halves, folder, modes=3)
+    return folder
+
+
+def same_volumes(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in one.glob("*.mrc"))
+    assert names and names == sorted(path.name for path in other.glob("*.mrc"))
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+NAMES = [f"draw_{n:03d}" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("working_bin", [1, 2])
+def test_std_is_that_of_the_draws_about_the_mean(working_bin: int, halves, whole, tmp_path) -> None:
+    folder = whole
+    if working_bin == 2:
+        folder = tmp_path / "out"
+        drawn(halves, folder, model=Gain(working_bin=2))
+    mean, std = read(folder, "mean", "std")
+    draws = read(folder, *NAMES)
+    assert np.abs(std - np.sqrt(((draws - mean) ** 2).mean(axis=0))).max() < 1e-4 * std.max()
+    assert std.min() >= 0 and std.max() > 0.1
+
+
+def test_the_mean_is_the_restoration_and_keeps_header_and_units(halves, whole, tmp_path) -> None:
+    even, odd = halves
+    restore((), tmp_path / "x.mrc", model=Gain(), even=even, odd=odd, tilt_range=(-60, 60), device="cpu")
+    np.testing.assert_array_equal(read(tmp_path, "x"), read(whole, "mean"))
+    for path in whole.glob("*.mrc"):
+        assert open_volume(path).voxel_size_angstrom == pytest.approx(VOXEL)
+        assert open_volume(path).shape == SHAPE
+    assert read(whole, "mean").mean() == pytest.approx(50, abs=1)
+
+
+def test_what_the_draws_have_in_common_changes_sign(whole) -> None:
+    """The restorer shrinks, and so do the bootstrap's restorations; the mean of the draws must not."""
+    mean = read(whole, "mean")[0]
+    sizes = [float(((draw - mean) * (mean - 50)).mean()) for draw in read(whole, *NAMES)]
+    assert sizes[0] < 0 < sizes[1] and sizes[2] < 0
+
+
+def test_modes_are_orthogonal_and_their_squares_add_up_to_the_variance(whole) -> None:
+    modes, std = read(whole, "mode_01", "mode_02", "mode_03"), read(whole, "std")[0]
+    sizes = (modes**2).sum(axis=(1, 2, 3))
+    for a, b in itertools.combinations(range(3), 2):
+        assert abs((modes[a] * modes[b]).sum()) < 1e-4 * sizes[0]
+    assert np.abs((modes**2).sum(axis=0) - std**2).max() < 1e-3 * (std**2).max()
+    shares = json.loads((whole / "report.json").read_text())["modes"]
+    np.testing.assert_allclose(sizes / sizes.sum(), shares, rtol=1e-3)
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
+
+
+class StopsInTheSecondDraw(NullProgress):
+    """A user who stops the work."""
+
+    folder = Path()
+
+    def advance(self, amount: float = 1.0, **facts: Any) -> None:
+        if (self.folder / "working" / "draw_001.mrc").exists():
+            self.cancel()
+
+
+def test_stopped_and_gone_on_it_ends_with_the_same_bits(halves, whole, tmp_path) -> None:
+    told = StopsInTheSecondDraw()
+    told.folder = tmp_path / "out"
+    with pytest.raises(InterruptedRunError):
+        drawn(halves, told.folder, modes=3, progress=told)
+    first = (told.folder / "working" / "draw_001.mrc").stat()
+    assert not (told.folder / "report.json").exists() and not (told.folder / "working" / "draw_002.mrc").exists()
+    drawn(halves, told.folder, modes=3)
+    assert (told.folder / "working" / "draw_001.mrc").stat() == first
+    assert same_volumes(told.folder, whole)
+
+
+def test_more_draws_extend_fewer_and_a_copy_elsewhere_goes_on(halves, whole, tmp_path) -> None:
+    moved = [Path(shutil.copy(path, tmp_path / path.name)) for path in halves]
+    out = tmp_path / "out"
+    drawn(halves, out, draws=2)
+    drawn(moved, out, draws=3, modes=3)
+    assert same_volumes(out, whole)
+    report = (out / "report.json").read_bytes()
+    again = drawn(halves, out, draws=3, modes=3)
+    assert json.loads(report) == again, "done already"
+
+
+def test_another_seed_draws_others_and_no_draws_keeps_none(halves, whole, tmp_path) -> None:
+    other = tmp_path / "out"
+    drawn(halves, other, seed=1, keep_draws=False)
+    assert not list(other.glob("draw_*")) and (other / "mode_02.mrc").exists()
+    one, two = (read(folder / "working", "draw_001")[0].ravel() for folder in (whole, other))
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.9
+    np.testing.assert_array_equal(read(other, "mean"), read(whole, "mean"))
+
+
+def test_without_a_wedge_an_exact_restorer_leaves_the_noise_alone(tmp_path) -> None:
+    """x_b = x_hat + R^-1 n: the spread is the noise of the mean of two halves, at every place."""
+    generator = torch.Generator().manual_seed(2)
+    signal = band_limit(torch.randn(24, 24, 24, generator=generator), 0.1, 0.15) * 5
+    paths = [tmp_path / "n_EVN.mrc", tmp_path / "n_ODD.mrc"]
+    for path in paths:
+        noise = band_limit(torch.randn(24, 24, 24, generator=generator), 0.2, 0.3)
+        write_volume(path, (signal + 0.1 * noise).numpy(), voxel_size_angstrom=VOXEL)
+    even, odd = (open_volume(path).numpy() for path in paths)
+    expected = float((even - odd).std()) / 2  # sqrt(2) sigma, over 2: sigma / sqrt(2)
+    sample(
+        (), tmp_path / "out", model=Gain(1.0), even=paths[0], odd=paths[1], tilt_range=(-90, 90), draws=4, modes=0,
+        device="cpu",
+    )  # fmt: skip
+    inner = read(tmp_path / "out", "std")[0][4:-4, 4:-4, 4:-4]
+    assert np.sqrt((inner**2).mean()) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("made", [root_mean_square, principal_modes, lambda d: weighted_sum(d, np.ones(len(d)))])
+def test_memory_does_not_grow_with_the_draws(made: Callable[[Any], Any], tmp_path, monkeypatch) -> None:
+    """Draws are read from their files a part at a time, however many there are."""
+    monkeypatch.setattr(draw_store, "VALUES", 1 << 16)
+    path = tmp_path / "draw.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((48, 64, 64), dtype=np.float32))
+
+    def peak(count: int) -> int:
+        draws = [np.load(path, mmap_mode="r") for _ in range(count)]
+        tracemalloc.start()
+        made(draws)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(64) < 1.3 * peak(16)
+
+
+def test_what_was_stopped_between_a_file_and_its_record_goes_on(halves, whole, tmp_path) -> None:
+    """Killed after the mean was put in place, before it was written what it was made from."""
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    for name in ("mean.json", "report.json"):
+        (out / name).unlink()
+    drawn(halves, out, modes=3)
+    assert same_volumes(out, whole)
+
+
+BAD = {
+    "one draw": ({"draws": 1}, "--draws: 1 draws"),
+    "too many": ({"draws": 1000}, "give 2 to 999"),
+    "modes": ({"modes": 17}, "--modes: 17 modes of 16 draws"),
+    "sampler": ({"sampler": "bootstap"}, "did you mean 'bootstrap'"),
+    "turns": ({"turns": "beam"}, "any or tilt-axis"),
+    "seed": ({"seed": -1}, "--seed"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_options_are_refused(name: str) -> None:
+    keywords, words = BAD[name]
+    with pytest.raises(InputError, match=words):
+        SampleOptions(**keywords)
+
+
+def test_draws_of_something_else_are_not_mixed_in(halves, whole, tmp_path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    before = {path.name: path.read_bytes() for path in out.rglob("*.mrc")}
+    for other in ({"seed": 1}, {"model": Gain(0.6)}, {"turns": "tilt-axis"}):
+        with pytest.raises(InputError, match=r"working: holds draws of other.*--overwrite"):
+            drawn(halves, out, **other)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "std.mrc").write_text("mine")
+    with pytest.raises(InputError, match=r"std\.mrc: exists"):
+        drawn(halves, tmp_path / "mine")
+    for name in ("report.json", "mode_07.mrc", "draw_900.mrc"):  # of another command, or a user's own
+        folder = tmp_path / name.partition(".")[0]
+        (folder / "working").mkdir(parents=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(InputError, match=rf"{name}: exists"):
+            drawn(halves, folder)
+        assert (folder / name).read_text() == "mine"
+    with pytest.raises(InputError, match="is a file"):
+        drawn(halves, out / "std.mrc")
+    assert before == {path.name: path.read_bytes() for path in out.rglob("*.mrc")}
+
+
+# -- on the command line -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny: Path, tiny_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """Options of a tiny tomogram with a tiny restorer, and the latter's folder."""
+    model = tmp_path_factory.mktemp("fitted") / "run"
+    given = ["--even", str(tiny / "t_EVN.mrc"), "--odd", str(tiny / "t_ODD.mrc")]
+    fit = ["fit", *given, "--tilts", str(tiny / "t.tlt"), "-o", str(model), "--steps", "12", "-q", *tiny_settings]
+    assert cli(fit) == 0
+    return [*given, "--model", str(model), "--no-symmetries"], model
+
+
+def test_the_commands_on_a_tiny_tomogram(fitted, tmp_path, capsys) -> None:
+    given, _ = fitted
+    out, beside = tmp_path / "out", tmp_path / "x.mrc"
+    assert cli(["sample", *given, "-o", str(out), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "16 draws by bootstrap" in said and "GB of memory" in said and not out.exists()
+    assert cli(["sample", *given, "-o", str(out), "--draws", "2", "--modes", "1", "-q"]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["calibrated"] is False
+    regions = report["regions"]
+    assert 0.1 < regions["measured"]["over_restoration"] < regions["wedge"]["over_restoration"]
+    html = (out / "report.html").read_text()
+    assert "not calibrated" in html and "too small" in html and html.count("data:image/png") == 3
+    # The spread beside a restoration is that of the same draws, and what was needed for it is gone.
+    restored = ["restore", *given, "-o", str(beside), "--uncertainty", "--draws", "2", "-q"]
+    assert cli(restored) == 0
+    np.testing.assert_array_equal(read(tmp_path, "x_std"), read(out, "std"))
+    np.testing.assert_array_equal(read(tmp_path, "x"), read(out, "mean"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.json", "x.mrc", "x_std.json", "x_std.mrc"]
+    written = (tmp_path / "x_std.mrc").stat().st_mtime_ns
+    assert cli(restored) == 0 and (tmp_path / "x_std.mrc").stat().st_mtime_ns == written
+    # Stopped before what it was made from stood beside it, or before the draws were removed.
+    draws = tmp_path / "x_std.draws"
+    record = json.loads((tmp_path / "x_std.json").read_text())
+    store = DrawStore(draws, record["made_from"])
+    store.open(10.0, overwrite=False)
+    assert cli(restored) == 0 and not draws.exists()
+    assert cli([*restored, "--seed", "1"]) == 2
+    assert cli([*restored, "--keep-measured", "--overwrite"]) == 2
+    assert cli(["restore", *given, "-o", str(beside), "--draws", "2", "-q"]) == 2
+    capsys.readouterr()
