@@ -30,6 +30,10 @@ def command(
         float | None,
         typer.Option("--hold-out-deg", help="Hide so many degrees of tilts from fitting, for `validate`.", min=0),
     ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option("--prior", help="none, or adversarial (cryogen1): restorations that look like real patches."),
+    ] = None,
     init: Annotated[Path | None, typer.Option("--init", help="Run or weights to start from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", min=0)] = None,
@@ -51,14 +55,14 @@ def command(
 
     settings = load_fit_config(
         preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed,
-        hold_out_deg=hold_out_deg,
+        hold_out_deg=hold_out_deg, prior=prior,
     )  # fmt: skip
     items = resolve_inputs(
         inputs or (), even=even or (), odd=odd or (), tilts=tilts or None, tilt_range=tilt_range,
         tilt_axis=tilt_axis, flip_tilts=flip_tilts,
     )  # fmt: skip
     if dry_run:
-        from cryoaae.fitting.session import shown_wedge
+        from cryoaae.fitting.session import check_tomogram
 
         paths = [p for item in items for p in item.paths]
         RunFolder.check(output, asdict(settings), inputs=paths, overwrite=overwrite, resume=resume)
@@ -66,7 +70,7 @@ def command(
             opened = open_tomogram(
                 item, voxel_size_angstrom=voxel_size, lenient=lenient, fill_nonfinite=o.fill(fill_nonfinite)
             )
-            shown_wedge(opened.name, opened.wedge, settings.hold_out_deg)
+            check_tomogram(opened, settings)
         lines = [pairs_table(items), f"would fit into {output} with {asdict(settings)}"]
         plan = {"run": output, "inputs": [item.paths for item in items], "settings": asdict(settings)}
         o.would(plan, lines, as_json=as_json)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cryoaae.errors import FittingDivergedError
 from cryoaae.fitting.budget import Budget, Plateau
-from cryoaae.models.phase import Phase
+from cryoaae.models.phase import Phase, Watch
 
 BAD_STEPS_ALLOWED = 3
 ROLLBACKS_ALLOWED = 1
@@ -127,6 +127,7 @@ class Loop:
         else:
             self.bad_steps = 0
             self._update_average()
+            self._look_after()
         self.budget.step += 1
         self.budget.seconds += time.perf_counter() - started
         return record
@@ -149,17 +150,27 @@ class Loop:
     def _bad_step(self, phase: str) -> None:
         """Skip a non-finite step; after a few go back to the last good state at half the rate."""
         self.bad_steps += 1
-        if self.bad_steps <= BAD_STEPS_ALLOWED:
-            return
+        if self.bad_steps > BAD_STEPS_ALLOWED:
+            self._go_back(phase, "the loss is not finite; lower learning_rate")
+
+    def _look_after(self) -> None:
+        """Go back if a phase has been in trouble for too long."""
+        for phase in self.phases:
+            problem = None if phase.watch is None else phase.watch.trouble()
+            if problem is not None:
+                self._go_back(phase.name, problem)
+
+    def _go_back(self, phase: str, problem: str) -> None:
+        """Return to the last good state, once at half the rate; the second time fitting has diverged."""
+        self._restore_snapshot(self.good)
+        self.bad_steps = 0
         if self.rollbacks >= ROLLBACKS_ALLOWED:
             raise FittingDivergedError(
-                f"fitting diverged at step {self.budget.step} in phase '{phase}': the loss is not finite; "
-                f"the last good checkpoint is step {self.good['step']}; lower learning_rate"
+                f"fitting diverged at step {self.budget.step} in phase '{phase}', last good at step "
+                f"{self.good['step']}: {problem}"
             )
         self.rollbacks += 1
         self.rate /= 2
-        self.bad_steps = 0
-        self._restore_snapshot(self.good)
 
     # -- held-out loss -----------------------------------------------------------------------------
 
@@ -181,8 +192,17 @@ class Loop:
         return loss
 
     def keep_good(self) -> None:
-        """Remember the present state as the one to go back to when steps turn bad."""
-        self.good = self._snapshot()
+        """Remember the present state as the one to go back to when steps turn bad, unless a phase doubts it."""
+        if not any(watch.doubtful() for watch in self.watches):
+            self.good = self._snapshot()
+
+    @property
+    def watches(self) -> list[Watch]:
+        return [phase.watch for phase in self.phases if phase.watch is not None]
+
+    def figures(self) -> dict[str, float]:
+        """What the phases' watches have to record."""
+        return {name: value for watch in self.watches for name, value in watch.figures().items()}
 
     def finished(self) -> str | None:
         """Why to stop, or None."""

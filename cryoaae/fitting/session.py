@@ -12,10 +12,15 @@ import torch
 from cryoaae.errors import InputError
 from cryoaae.fitting.loop import Loop
 from cryoaae.fitting.pair_feed import PairFeed
+from cryoaae.fitting.prior_feed import PriorFeed
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.project import Tomogram
+from cryoaae.matching.referee import Referee
+from cryoaae.matching.structure import Clouds, Microscope, require_halves
+from cryoaae.models.adversarial_prior import AdversarialPrior
 from cryoaae.models.pair_fitting import PairFitting, whitening
 from cryoaae.models.restorer import Restorer, RestorerSpec
+from cryoaae.nets.discriminators import MultiScaleDiscriminator
 from cryoaae.patches.normalise import SILENT, Normalisation, by_noise, measure_noise, shared_normalisation
 from cryoaae.patches.pairs import BlockPool, BlockRecipe
 from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
@@ -64,6 +69,18 @@ def shown_wedge(name: str, wedge: MissingWedge, hold_out_deg: float) -> MissingW
         problem = f"{hold_out_deg:g} of {high - low:g} degrees of tilts would be hidden from fitting"
         raise InputError(name, problem, "give a smaller --hold-out-deg")
     return wedge.narrowed((low, high - hold_out_deg) if high >= -low else (low + hold_out_deg, high))
+
+
+def check_tomogram(tomogram: Tomogram, settings: FitSettings) -> None:
+    """Refuse a tomogram that cannot be fitted on with these settings, before anything is made.
+
+    Raises
+    ------
+    InputError
+    """
+    shown_wedge(tomogram.name, tomogram.wedge, settings.hold_out_deg)
+    if settings.prior != "none":
+        require_halves(tomogram.name, tomogram.single is None)
 
 
 def _shown(tomogram: Tomogram, wedge: MissingWedge) -> list[Volume]:
@@ -152,17 +169,35 @@ def prepare(
     if init is not None:
         # Its weights, but the spectra and so the linear part of these tomograms.
         restorer.network.load_state_dict(init.network.state_dict())
-    model = PairFitting(restorer.train(), whitening(mean), settings.hidden_weight).to(device)
     watched = _held_out_recipes(sources, generator)
     pool = BlockPool(
         sources, patch=settings.patch_size, block=settings.block_size, blocks=settings.blocks,
         device=device, generator=generator, axis_share=settings.axis_share,
     )  # fmt: skip
-    feed = PairFeed(
-        pool, watched, batch_size=settings.batch_size, renew_every=settings.renew_every,
-        refills=settings.refills, seed=settings.seed,
-    )  # fmt: skip
+    model, feed = _model_and_feed(restorer.train(), mean, pool, watched, settings)
     return Session(Loop(model, feed, settings), feed, restorer, spectra, voxel_size)
+
+
+def _model_and_feed(
+    restorer: Restorer, spectra: Spectra, pool: BlockPool, watched: list[BlockRecipe], settings: FitSettings
+) -> tuple[PairFitting, PairFeed]:
+    """What is fitted, and what it is fitted on, with or without a prior."""
+    loss = (restorer, whitening(spectra), settings.hidden_weight)
+    rhythm = {
+        "batch_size": settings.batch_size, "renew_every": settings.renew_every, "refills": settings.refills,
+        "seed": settings.seed,
+    }  # fmt: skip
+    if settings.prior == "none":
+        return PairFitting(*loss).to(pool.device), PairFeed(pool, watched, **rhythm)
+    sizes = {"patch": settings.prior_patch, "block": settings.patch_size}
+    clouds = Clouds(pool.sources, **sizes, generator=pool.generator, device=pool.device)
+    microscope = Microscope([source.wedge for source in pool.sources], **sizes, device=pool.device)
+    network = MultiScaleDiscriminator(settings.prior_scales, spectral=settings.prior_spectral)
+    model = AdversarialPrior(
+        *loss, microscope=microscope, referee=Referee(network, r1=settings.prior_r1),
+        weight=settings.prior_weight, share=settings.prior_share,
+    )  # fmt: skip
+    return model.to(pool.device), PriorFeed(pool, watched, clouds=clouds, cloud_size=settings.prior_batch, **rhythm)
 
 
 def _noise_share(measured: list[Normalisation], noises: list[float | None]) -> float:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from cryoaae.errors import InputError
+
+PRIORS = ("none", "adversarial")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,18 @@ class FitSettings:
         holds what is filled in against it. For a strict test, not for the restoration to keep.
     working_bin : int or None
         Binning of the working grid; None: chosen by the half-map FSC.
+    prior : {"none", "adversarial"}
+        What pulls restorations towards the law of structures: nothing, or a referee (CryoGEN-I).
+    prior_weight, prior_share : float
+        Weight of its energy, and the most its gradient may be on the last layer as a share of the pair loss's.
+    prior_batch : int
+        Restored blocks, and real patches, that it compares a step.
+    prior_scales : int
+        Scales at which a referee judges.
+    prior_r1 : float
+        Weight of the referee's gradient penalty.
+    prior_spectral : bool
+        Whether the referee's layers are spectrally normalised.
     minutes, steps : float or None, int or None
         Ceiling. With steps the result does not depend on the clock.
     patience : int
@@ -66,6 +83,13 @@ class FitSettings:
     held_out_fraction: float = 0.08
     hold_out_deg: float = 0.0
     working_bin: int | None = None
+    prior: str = "none"
+    prior_weight: float = 1.0
+    prior_share: float = 0.1
+    prior_batch: int = 2
+    prior_scales: int = 1
+    prior_r1: float = 0.0
+    prior_spectral: bool = False
     minutes: float | None = 10.0
     steps: int | None = None
     patience: int = 8
@@ -73,3 +97,12 @@ class FitSettings:
     checkpoint_every_seconds: float = 60.0
     preview_every_seconds: float = 120.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prior not in PRIORS:
+            raise InputError("prior", f"{self.prior!r} is none of {', '.join(PRIORS)}")
+
+    @property
+    def prior_patch(self) -> int:
+        """Edge of the patches that a prior compares: what a turned patch of the fit still holds whole."""
+        return int(self.patch_size / math.sqrt(3)) // 8 * 8

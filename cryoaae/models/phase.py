@@ -9,6 +9,22 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 
+class Watch(Protocol):
+    """How a phase fares, beyond whether its loss is finite; its memory is part of the model's state."""
+
+    def doubtful(self) -> bool:
+        """Whether the present state is not one to go back to."""
+        ...
+
+    def trouble(self) -> str | None:
+        """What has been wrong for too long, or None."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """Numbers for the record."""
+        ...
+
+
 @dataclass(frozen=True)
 class Phase:
     """One optimiser's share of a step.
@@ -29,6 +45,8 @@ class Phase:
         Descend by SGD with this momentum instead of by Adam.
     clip : float or None
         Largest norm of the gradient; None: as it is (the norm would tie the members of a stack together).
+    watch : Watch or None
+        Asked after every step; on trouble the loop goes back to the last good state.
     """
 
     name: str
@@ -38,6 +56,7 @@ class Phase:
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float | None = None
     clip: float | None = 1.0
+    watch: Watch | None = None
 
 
 class Model(Protocol):

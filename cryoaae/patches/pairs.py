@@ -130,11 +130,11 @@ def make_block(
     working = positions / OVERSAMPLING
     positions = reflect_positions(positions, tuple(source.density.shape[-3:]))
     given, other = (recipe.half, 1 - recipe.half) if source.has_halves else (0, 0)
-    targets = _sampled(source.density[other], positions, device)
+    targets = sampled(source.density[other], positions, device)
     if filled is None and given == other:
         inputs = targets
     else:
-        inputs = _sampled((source.density if filled is None else filled)[given], positions, device)
+        inputs = sampled((source.density if filled is None else filled)[given], positions, device)
     shape = torch.tensor(source.working_shape_zyx, device=device, dtype=torch.float32)
     inside = _inside(working, torch.zeros(3, device=device), shape)
     held = torch.zeros_like(inside)
@@ -153,7 +153,7 @@ def make_block(
     return Block(plain, inputs, targets, inside * (1 - held), inside * held, kept_weight)
 
 
-def _sampled(density: Tensor, positions: Tensor, device: torch.device) -> Tensor:
+def sampled(density: Tensor, positions: Tensor, device: torch.device) -> Tensor:
     """Density (z, y, x) at positions (..., 3) of the source grid inside it, on the device."""
     if density.device == device and device.type == "cpu":
         return sample_cubic(density[None], positions)[0]  # a mapped file is read where it is sampled

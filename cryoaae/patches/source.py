@@ -76,10 +76,11 @@ def to_source_grid(block: Tensor, working_bin: int) -> Tensor:
     """Bring a block of tomogram voxels (z, y, x) to the source grid: band-limited and prefiltered."""
     shape = tuple(n // working_bin * OVERSAMPLING for n in block.shape)
     fine = fourier_resample(block, shape)
-    k = radius(shape)
+    k = radius(shape, device=block.device)
     window = soft_lowpass(k, BAND_START / OVERSAMPLING, BAND_STOP / OVERSAMPLING)
     # Beyond the band the prefilter is never seen; it must not blow up there.
-    factor = torch.where(window > 0, window * spline_prefilter(shape), torch.zeros(()))
+    prefilter = spline_prefilter(shape, device=block.device)
+    factor = torch.where(window > 0, window * prefilter, torch.zeros((), device=block.device))
     return irfft(rfft(fine) * factor, shape)
 
 

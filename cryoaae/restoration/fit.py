@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cryoaae.errors import InterruptedRunError
+from cryoaae.errors import FittingDivergedError, InterruptedRunError
 from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.pair_feed import BLOCK_MARGIN
 from cryoaae.fitting.presence import learn_presence
-from cryoaae.fitting.session import Session, prepare, shown_wedge
+from cryoaae.fitting.session import Session, check_tomogram, prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_bytes
 from cryoaae.io.checkpoint import load_latest, save_rotating
@@ -96,7 +96,7 @@ def fit(
         for item in items
     ]
     for tomogram in tomograms:
-        shown_wedge(tomogram.name, tomogram.wedge, settings.hold_out_deg)
+        check_tomogram(tomogram, settings)
     start = None if init is None else Restorer.load(init)
     with RunFolder.create(
         Path(run_path), "fit", config, inputs=paths, overwrite=overwrite, resume=resume
@@ -172,6 +172,9 @@ class Recorder:
             self.checkpoint()
             self.progress.message(f"stopped at step {self.loop.budget.step}; go on with --resume")
             raise
+        except FittingDivergedError:
+            self.checkpoint()  # the loop has gone back to its last good state
+            raise
         self.progress.finish()
         self.progress.message(f"stopped: {reason}, after {self.loop.budget.step} steps")
         self.checkpoint()
@@ -205,20 +208,21 @@ class Recorder:
         self.shown = fraction
 
     def _on_step(self, record: dict[str, float]) -> None:
-        total = sum(record.values())
-        if record:
-            self.loss = total if self.loss is None else self.loss + LOSS_SMOOTHING * (total - self.loss)
+        if "pairs" in record:  # not a step that was skipped
+            loss = record["pairs"]
+            self.loss = loss if self.loss is None else self.loss + LOSS_SMOOTHING * (loss - self.loss)
         self._advance()
 
     def _on_evaluation(self, loss: float) -> None:
         self.held_out = loss
-        new = not self.metrics.exists()
+        new, figures = not self.metrics.exists(), self.loop.figures()
         with self.metrics.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["step", "seconds", "loss", "held_out_loss"])
+                writer.writerow(["step", "seconds", "loss", "held_out_loss", *figures])
             fitted = "" if self.loss is None else f"{self.loss:.6f}"
-            writer.writerow([self.loop.budget.step, f"{self.loop.budget.seconds:.1f}", fitted, f"{loss:.6f}"])
+            extra = (f"{value:.4f}" for value in figures.values())
+            writer.writerow([self.loop.budget.step, f"{self.loop.budget.seconds:.1f}", fitted, f"{loss:.6f}", *extra])
 
     def _on_time(self) -> None:
         now = time.monotonic()

@@ -1,0 +1,187 @@
+"""Fitting with a prior: the referee leans on the data, resumes with the run, and ends one that is lost."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cryoaae import fit
+from cryoaae.config import load_fit_config
+from cryoaae.errors import FittingDivergedError, InputError
+from cryoaae.fitting.loop import Loop, run
+from cryoaae.fitting.session import prepare
+from cryoaae.fitting.settings import FitSettings
+from cryoaae.io.checkpoint import load_latest, save_rotating
+from cryoaae.io.mrc import write_volume
+from cryoaae.io.project import Tomogram
+from cryoaae.matching.referee import PATIENCE, Referee
+from cryoaae.models.adversarial_prior import AdversarialPrior
+from cryoaae.models.restorer import Restorer
+from cryoaae.physics.resample import band_limit
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.volume import Volume
+
+SMALL = FitSettings(
+    patch_size=16, block_size=36, blocks=2, renew_every=2, batch_size=1, widths=(4, 8), working_bin=1,
+    minutes=None, steps=6, warm_up_steps=2, evaluations=2, held_out_fraction=0.1, refills=0, presence=False,
+    prior="adversarial",
+)  # fmt: skip
+
+
+def tomogram(*, single: bool = False) -> Tomogram:
+    """Blobs seen through a wedge, with independent noise in the halves."""
+    generator = torch.Generator().manual_seed(0)
+    wedge = MissingWedge((-60.0, 60.0))
+    field = band_limit(torch.randn(40, 40, 40, generator=generator), 0.08, 0.12)
+    signal = (field / field.std() - 1.2).clamp(min=0) * 6
+    even, odd = (
+        Volume(wedge.measured(signal + torch.randn(40, 40, 40, generator=generator)).numpy(), 10.0) for _ in range(2)
+    )
+    return Tomogram("t", None, None, even, wedge) if single else Tomogram("t", even, odd, None, wedge)
+
+
+def loop(settings: FitSettings, tmp_path: Path) -> Loop:
+    session = prepare([tomogram()], settings, device=torch.device("cpu"), scratch=tmp_path / "scratch", init=None)
+    return session.loop
+
+
+def go(done: Loop, until: int | None = None) -> None:
+    def stop() -> None:
+        if until is not None and done.budget.step >= until:
+            raise InterruptedError
+
+    try:
+        run(done, on_step=lambda _: None, on_evaluation=lambda _: None, on_time=stop)
+    except InterruptedError:
+        return
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+def test_resume_is_bit_identical_with_the_referee_in_it(spectral: bool, tmp_path: Path) -> None:
+    settings = replace(SMALL, prior_spectral=spectral)
+    whole, broken, resumed = (loop(settings, tmp_path) for _ in range(3))
+    start = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    go(whole)
+    go(broken, until=3)
+    save_rotating(tmp_path / "ckpt", broken.state())
+    resumed.load_state(load_latest(tmp_path / "ckpt"))
+    go(resumed)
+    one, other = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    moved = {name.split(".")[0] for name in one if not torch.equal(one[name], start[name])}
+    assert moved == {"restorer", "referee"}
+
+
+def test_without_a_prior_nothing_of_it_is_made(tmp_path: Path) -> None:
+    plain = loop(replace(SMALL, prior="none"), tmp_path)
+    assert [phase.name for phase in plain.phases] == ["pairs"]
+    assert plain.figures() == {}
+    assert not any(name.startswith("referee") for name in plain.model.state_dict())
+
+
+def test_the_energys_gradient_is_its_own_and_no_more_than_its_share(tmp_path: Path) -> None:
+    """Against the plain backward pass, without the cap and with it."""
+    made = loop(SMALL, tmp_path)
+    model = made.model
+    assert isinstance(model, AdversarialPrior)
+    made.feed.prepare(0, 0.0, made.average)
+    torch.nn.init.normal_(model.restorer.network.last.weight, std=0.1)
+    batch = made.feed.batch()
+    head = model.restorer.network.last.weight
+
+    def slope(term: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(term, head)[0]
+
+    model.weight, model.share = 0.7, math.inf
+    terms = model._restorer_losses(batch)
+    plain = model.referee.energy(model.microscope(model.restorer(batch.blocks), batch.draw))
+    assert float(terms["energy"].detach()) == pytest.approx(0.7 * float(plain.detach()), rel=1e-5)
+    assert torch.allclose(slope(terms["energy"]), 0.7 * slope(plain), rtol=1e-3, atol=1e-7)
+    model.weight, model.share = 1e6, 0.1
+    terms = model._restorer_losses(batch)
+    ratio = float(slope(terms["energy"]).norm() / slope(terms["pairs"]).norm())
+    assert ratio == pytest.approx(0.1, rel=1e-3)
+
+
+def test_a_referee_in_trouble_sends_the_fit_back_once_and_then_ends_it(tmp_path: Path) -> None:
+    made = loop(SMALL, tmp_path)
+    go(made, until=2)
+    made.model.referee.accuracy.fill_(0.5)
+    made.keep_good()
+    good = {name: value.clone() for name, value in made.good["model"].items()}
+    for attempt in range(2):
+        made.model.referee.accuracy.fill_(1.0)
+        made.model.referee.stuck.fill_(PATIENCE)
+        made.keep_good()  # a doubtful state is none to go back to
+        if attempt:
+            with pytest.raises(FittingDivergedError, match="'referee'.*right in") as error:
+                made.step()
+            assert error.value.exit_code == 4
+        else:
+            made.step()
+            assert made.rate == SMALL.learning_rate / 2
+        assert all(torch.equal(value, good[name]) for name, value in made.model.state_dict().items())
+
+
+def test_a_run_that_a_lost_referee_ends_leaves_its_last_good_state(tmp_path: Path, monkeypatch: Any) -> None:
+    start = loop(SMALL, tmp_path).good["model"]
+    monkeypatch.setattr(Referee, "trouble", lambda self: "lost")
+    with pytest.raises(FittingDivergedError, match="'referee', last good at step 0: lost"):
+        fit_halves(tmp_path)
+    left = load_latest(tmp_path / "run" / "checkpoints")
+    assert left["model"].keys() == start.keys()
+    assert left["step"] == 1, "back once, and ended by the second step"
+    assert all(torch.equal(left["model"][name], left["good"]["model"][name]) for name in start)
+    logit = "referee.network.scales.0.logit.weight"
+    assert torch.equal(left["model"][logit], start[logit])
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_single_volumes_and_unknown_priors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--prior none"):
+        prepare([tomogram(single=True)], SMALL, device=torch.device("cpu"), scratch=tmp_path, init=None)
+    write_volume(tmp_path / "single.mrc", tomogram(single=True).volumes[0].numpy(), voxel_size_angstrom=10.0)
+    with pytest.raises(InputError, match="single volume"):
+        fit(tmp_path / "single.mrc", tmp_path / "run", tilt_range=(-60.0, 60.0), settings=SMALL, device="cpu")
+    assert not (tmp_path / "run").exists(), "a bad input costs nothing"
+    for made in (load_fit_config, FitSettings):
+        with pytest.raises(InputError, match="prior"):
+            made(prior="adversary")
+    assert load_fit_config(prior="cryogen1") == load_fit_config(prior="adversarial")
+    assert load_fit_config().prior == "none"
+
+
+def test_patches_of_a_prior_fit_into_turned_blocks() -> None:
+    for size in (16, 32, 48, 96, 160):
+        patch = FitSettings(patch_size=size).prior_patch
+        assert 8 <= patch <= size / math.sqrt(3)
+
+
+def fit_halves(folder: Path) -> Path:
+    """From files to a run folder."""
+    for name, volume in zip(("even", "odd"), tomogram().volumes, strict=True):
+        write_volume(folder / f"{name}.mrc", volume.numpy(), voxel_size_angstrom=10.0)
+    return fit(
+        [], folder / "run", even=folder / "even.mrc", odd=folder / "odd.mrc", tilt_range=(-60.0, 60.0),
+        settings=SMALL, device="cpu",
+    )  # fmt: skip
+
+
+def test_a_run_with_a_prior_writes_its_record_and_a_restorer_that_loads(tmp_path: Path) -> None:
+    run_folder = fit_halves(tmp_path)
+    with (run_folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 2
+    for row in rows[1:]:
+        assert 0 < float(row["accuracy"]) < 1
+        assert 0 < float(row["gradient_share"]) <= SMALL.prior_share
+        assert float(row["divergence"]) < math.log(2)
+    # The referee stays in the checkpoints; what restores is a restorer like any other.
+    assert Restorer.load(run_folder).spec.working_bin == 1
+    assert any(key.startswith("referee") for key in load_latest(run_folder / "checkpoints")["model"])
