@@ -17,6 +17,10 @@ def command(
     even: Annotated[Path | None, typer.Option("--even", help="Raw even half.")] = None,
     odd: Annotated[Path | None, typer.Option("--odd", help="Raw odd half.")] = None,
     single: Annotated[Path | None, typer.Option("--single", help="The tomogram, where there are no halves.")] = None,
+    particles: Annotated[
+        Path | None,
+        typer.Option("--particles", help="The truth's particles (STAR, .tbl or CSV): count lost and invented ones."),
+    ] = None,
     tilts: Annotated[Path | None, typer.Option("--tilts", help=".tlt or .rawtlt file.")] = None,
     tilt_range: o.TiltRange = None,
     tilt_axis: o.TiltAxis = "y",
@@ -47,7 +51,8 @@ def command(
         raise InputError("--tilts", "the tilt geometry is not given", "give --tilts FILE or --tilt-range LO HI")
     with o.told(quiet=quiet, verbose=verbose) as progress:
         result = evaluate(
-            restored, wedge=wedge, truth=truth, even=even, odd=odd, single=single, baselines=baselines,
+            restored, wedge=wedge, truth=truth, even=even, odd=odd, single=single, particles=particles,
+            baselines=baselines,
             density=density, voxel_size_angstrom=voxel_size, output=output, progress=progress,
         )  # fmt: skip
     if as_json:

@@ -223,7 +223,8 @@ class Scorer:
         -------
         dict
             "cc": correlation; "regions": for each of `REGIONS` "bands" (fcc, slope, excess_power),
-            "fsc" (a list over `sfreq_per_angstrom`) and "resolution" (by threshold). "slope" is the
+            "fsc" and "power" (lists over `sfreq_per_angstrom`; power of the volume over that of the truth)
+            and "resolution" (by threshold). "slope" is the
             gain of the volume on the truth. "excess_power" is the volume's power over what it
             explains, ``|X|^2 / (fcc^2 |G|^2)``: 1 for an unbiased conditional mean, more for inventions.
         """
@@ -246,10 +247,12 @@ class Scorer:
             # |X|^2 / (fcc^2 |G|^2) = (|X| / (fcc |G|))^2, and |X| / |G| = slope / fcc.
             excess = (slope / fcc**2) ** 2 if fcc else math.inf
             bands[name] = {"fcc": fcc, "slope": slope, "excess_power": excess}
-        fsc = grouped_sums(a, b, self._shell[mask], self.shells, weight).correlation
+        shells = grouped_sums(a, b, self._shell[mask], self.shells, weight)
+        fsc = shells.correlation
         found = {str(t): resolution(fsc, t, self.voxel_size_angstrom) for t in THRESHOLDS}
         return {
             "bands": bands,
             "fsc": fsc.tolist(),
+            "power": torch.where(shells.power_b > 0, shells.power_a / shells.power_b, torch.nan).tolist(),
             "resolution": {k: {"angstrom": v.angstrom, "bound": v.bound} for k, v in found.items()},
         }

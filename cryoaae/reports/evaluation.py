@@ -85,7 +85,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–"
     if math.isinf(value) or abs(value) >= 1000:
         return "> 1000"
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{value:z.{digits}f}".replace("-", "−")  # z: no minus before a zero
 
 
 def resolution_text(value: Mapping[str, Any]) -> str:
@@ -98,7 +98,8 @@ def resolution_text(value: Mapping[str, Any]) -> str:
 
 def plain_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The main columns as lines of text, for a terminal."""
-    names = ["", "cc", "wedge", "low", "mid", "seen", "res. wedge", "res. seen"]
+    counted = all("particles" in row for row in rows)
+    names = ["", "cc", "wedge", "low", "mid", "seen", "res. wedge", "res. seen", *(["lost", "invented"] * counted)]
     lines = [
         f"{names[0]:<36}" + "".join(f"{n:>8}" for n in names[1:6]) + "".join(f"{n:>12}" for n in names[6:])
     ]
@@ -106,6 +107,7 @@ def plain_table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = _score_row(row).cells
         values = [cells[i] for i in (1, 2, 3, 4, 6)]
         last = [f"{cells[i]}{' Å' if cells[i] != '–' else ''}" for i in (8, 9)]
+        last += [str(row["particles"][key]) for key in ("lost", "invented")] if counted else []
         lines.append(
             f"{cells[0]:<36}" + "".join(f"{v:>8}" for v in values) + "".join(f"{v:>12}" for v in last)
         )
@@ -155,6 +157,8 @@ def evaluation_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -
             sections.append(
                 ReportSection(heading, [note], (), [score_table(result[part], result["voxel_size_angstrom"])])
             )
+    if result.get("particles"):
+        sections.append(_particle_section(result))
     if "halves" in figures:
         sections.append(_halves_section(result, figures["halves"]))
     good = result.get("beats_best_null_in_wedge")
@@ -184,6 +188,26 @@ def _truth_section(result: Mapping[str, Any], fsc_png: bytes) -> ReportSection:
         [ReportFigure(fsc_png, caption, "Fourier shell correlation")],
         [score_table(result["rows"], result["voxel_size_angstrom"])],
     )
+
+
+def _particle_section(result: Mapping[str, Any]) -> ReportSection:
+    facts = result["particles"]
+    note = (
+        "A matched filter, up to the end of the middle band. Lost: listed particles that do not stand out from density "
+        "without structure. Invented: peaks like a particle, and half as strong, where the truth is empty. The "
+        f"threshold of a class is exceeded at {facts['nominal_rate']:.1%} of the places of random density."
+    )
+    counts = [(row["title"], row["particles"], row["kind"]) for row in result["rows"]]
+    counts.append(("Random density of the truth's spectrum", facts["noise"], "quiet"))
+    rows = [
+        ReportRow(
+            [title, *(str(c[k]) for k in ("particles", "lost", "invented")), number(100 * c["above_in_empty"], 2)],
+            "strong" if kind == "restored" else "",
+        )
+        for title, c, kind in counts
+    ]
+    header = ["", "particles", "lost", "invented", "empty places above the threshold, %"]
+    return ReportSection("Particles lost and invented", [note], (), [ReportTable(header, rows)])
 
 
 def _halves_section(result: Mapping[str, Any], halves_png: bytes) -> ReportSection:

@@ -18,9 +18,12 @@ from torch import Tensor
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.mrc import open_volume
+from cryoaae.io.particle_files import read_particles
+from cryoaae.io.particles import voxel_points_zyx
 from cryoaae.metrics.cross_half import cross_half_scores
 from cryoaae.metrics.fsc import BANDS, Scorer, shell_count
 from cryoaae.metrics.nulls import NullInput, available_nulls
+from cryoaae.metrics.particles import ParticleScorer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.reports.evaluation import evaluation_figures, evaluation_report
 from cryoaae.restoration.plain import plain
@@ -31,6 +34,8 @@ Source = Path | str | Volume | NDArray[Any]
 Block = tuple[slice, slice, slice]
 DENSITY_SIGN = {"auto": 0.0, "bright": 1.0, "dark": -1.0}
 VOXEL_TOLERANCE = 0.1
+# Draws the structureless density that particles' thresholds are read from: the same for every evaluation.
+PARTICLE_SEED = 0
 # Files of a simulated data set that stand beside its truth.mrc.
 BESIDE_TRUTH = {
     "structure": "truth_structure.mrc",
@@ -76,6 +81,7 @@ def evaluate(
     truth_structure: Source | None = None,
     truth_background: Source | None = None,
     noiseless: Source | None = None,
+    particles: Path | str | None = None,
     baselines: bool = True,
     density: str = "auto",
     voxel_size_angstrom: float | None = None,
@@ -102,6 +108,9 @@ def evaluate(
         Parts of the truth, each scored as well: a random background cannot be predicted in the wedge.
     noiseless : optional
         The noise-free reconstruction with its wedge, for the oracle's row.
+    particles : path, optional
+        List of the truth's particles (STAR, Dynamo table or CSV): counts those that were lost, and
+        peaks where the truth is empty (`metrics.particles`).
     baselines : bool
         Whether to compute the nulls (clip and put back takes longest).
     density : str
@@ -120,7 +129,8 @@ def evaluate(
     dict
         Plain data. "rows": restored first, nulls, oracle last (see `metrics.fsc.Scorer.score`);
         "structure", "background": the same rows against these parts; "halves": restored half against
-        the other raw half with its ceiling; "beats_best_null_in_wedge": bool, or None without a
+        the other raw half with its ceiling; "particles": what was fixed before particles were counted
+        (each row has its counts under the same name); "beats_best_null_in_wedge": bool, or None without a
         truth or nulls; "verdict", "sentences": for people.
 
     Raises
@@ -130,6 +140,8 @@ def evaluate(
     """
     if density not in DENSITY_SIGN:
         raise InputError("--density", f"{density!r} is none of {', '.join(DENSITY_SIGN)}")
+    if particles is not None and truth is None:
+        raise InputError("--particles", "particles are looked for in a truth, and there is none", "give --truth")
     sources: dict[str, Source | None] = {
         "truth": truth, "even": even, "odd": odd, "single": single,
         "structure": truth_structure, "background": truth_background, "oracle": noiseless,
@@ -143,7 +155,14 @@ def evaluate(
     result = _header(volumes, wedge, restored)
     progress = progress or NullProgress()
     if "truth" in volumes.others:
-        result |= _against_truth(volumes, wedge, baselines, DENSITY_SIGN[density], progress)
+        counter = None
+        if particles is not None:
+            whole_zyx = _open(restored, voxel_size_angstrom).shape
+            # As for the nulls: the skewness tells the contrast if nobody does.
+            sign = NullInput(volumes.others["truth"], wedge, density_sign=DENSITY_SIGN[density]).sign
+            counter = _particle_scorer(volumes, particles, whole_zyx, block_zyx, sign)
+            result["particles"] = counter.facts
+        result |= _against_truth(volumes, wedge, baselines, DENSITY_SIGN[density], counter, progress)
     if {"restored_even", "restored_odd", "even", "odd"} <= volumes.others.keys():
         result["halves"] = _against_other_half(volumes, wedge, block_zyx is not None)
     result["verdict"] = _verdict(result)
@@ -269,8 +288,30 @@ def _candidates(
         yield "oracle", "oracle", TITLES["oracle"], oracle
 
 
+def _particle_scorer(
+    volumes: _Volumes, path: Path | str, whole_zyx: tuple[int, int, int], block: Block | None, sign: float
+) -> ParticleScorer:
+    """Read a list of particles of the whole volume and prepare to count those in the part that is scored."""
+    listed = read_particles(path)
+    rows = np.arange(len(listed))
+    points = voxel_points_zyx(listed, rows, whole_zyx, volumes.voxel_size_angstrom, "the truth")
+    start = [s.indices(n)[0] for s, n in zip(block or (slice(None),) * 3, whole_zyx, strict=True)]
+    generator = torch.Generator().manual_seed(PARTICLE_SEED)
+    try:
+        return ParticleScorer(
+            volumes.others["truth"], points - start, listed.classes, generator=generator, sign=sign
+        )
+    except ValueError as error:
+        raise InputError(path, str(error), "give the list of this tomogram") from error
+
+
 def _against_truth(
-    volumes: _Volumes, wedge: MissingWedge, baselines: bool, sign: float, progress: Progress
+    volumes: _Volumes,
+    wedge: MissingWedge,
+    baselines: bool,
+    sign: float,
+    counter: ParticleScorer | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     parts = {"rows": "truth", "structure": "structure", "background": "background"}
     scorers = {
@@ -285,10 +326,25 @@ def _against_truth(
             progress.check()
             for table, scorer in scorers.items():
                 tables[table].append({"kind": kind, "name": name, "title": title, **scorer.score(volume)})
+            if counter is not None:
+                tables["rows"][-1]["particles"] = counter.score(volume)
             progress.advance(1, scored=title)
     finally:
         progress.finish()
-    return tables | _best_null(tables["rows"])
+    best = _best_null(tables["rows"])
+    if counter is not None:
+        best["sentences"].append(_particle_sentence(tables["rows"], counter.facts))
+    return tables | best
+
+
+def _particle_sentence(rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> str:
+    found = rows[0]["particles"]
+    before = next((row["particles"] for row in rows if row["name"] == "zero_fill"), None)
+    lost, invented = ("", "") if before is None else (f" (input {before[k]})" for k in ("lost", "invented"))
+    return (
+        f"Of {found['particles']} particles {found['lost']} are lost{lost}; {found['invented']} peaks{invented} stand "
+        f"where the truth is empty, of which noise alone would make {facts['noise']['invented']}."
+    )
 
 
 def _wedge_fcc(row: Mapping[str, Any]) -> float:
