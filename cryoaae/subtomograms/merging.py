@@ -1,0 +1,87 @@
+"""Which references of a multi-reference alignment are one structure: those whose particles either explains as well.
+
+How alike two averages are does not tell: few particles make copies of one class unlike, and a common outline makes two
+classes alike. What tells are particles that were averaged into neither (`held_out`). With l_ik the log-likelihood of
+particle i in its likeliest pose under reference k, and <.>_a the mean over the particles of a,
+
+    d_ab = ( <l_ia - l_ib>_a + <l_ib - l_ia>_b ) / 2
+
+is the squared distance of the two structures, over the noise power. The reference's own noise lowers l_ia for the
+particles of both and so cancels: but for the grid of poses, copies have distance 0 on average, however few particles
+they were made of. With n_a and n_b particles, one reference at their mean loses
+
+    n_a n_b / (n_a + n_b) d_ab
+
+of the log-likelihood of all particles, and the pair that loses least is merged first (Ward). A merged reference counts
+with the mean of its parts' log-likelihoods, by number of particles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What particles say of k references that they were not averaged into.
+
+    Parameters
+    ----------
+    sums : (k, k)
+        Of l_ib over the particles of a, at (a, b).
+    counts : (k,)
+        Particles of each reference.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, log_likelihood: Tensor, members: Tensor) -> Evidence:
+        """From l_ik (n, k), and the reference of each particle (n,)."""
+        own = torch.nn.functional.one_hot(members, log_likelihood.shape[1]).double()
+        return cls(own.T @ log_likelihood.double(), own.sum(dim=0))
+
+    def losses(self) -> Tensor:
+        """Log-likelihood lost by merging each pair, (k, k); nothing where a reference has no particles."""
+        counts = self.counts.clamp(min=1)
+        means = self.sums / counts[:, None]
+        apart = means.diagonal()[:, None] - means
+        weight = self.counts[:, None] * self.counts / (counts[:, None] + counts)
+        return weight * (apart + apart.T) / 2
+
+    def joined(self, first: int, second: int) -> Evidence:
+        """The same with two references as one, in the place of the first."""
+        sums, counts = self.sums.clone(), self.counts.clone()
+        total = counts[first] + counts[second]
+        share = counts[first] / total if total > 0 else 0.5
+        sums[first] += sums[second]
+        sums[:, first] = share * sums[:, first] + (1 - share) * sums[:, second]
+        counts[first] = total
+        kept = [k for k in range(len(counts)) if k != second]
+        return Evidence(sums[kept][:, kept], counts[kept])
+
+
+def merged(evidence: Evidence, clusters: int) -> tuple[list[list[int]], list[float]]:
+    """Merge references until `clusters` are left, always the pair that loses least.
+
+    Returns
+    -------
+    groups : list of list of int
+        References that are one.
+    losses : list of float
+        Of each merge, in the order made, in units of log-likelihood.
+    """
+    groups, lost = [[k] for k in range(len(evidence.counts))], []
+    while len(groups) > clusters:
+        losses = evidence.losses()
+        first, second = torch.triu_indices(len(groups), len(groups), offset=1)
+        least = int(losses[first, second].argmin())
+        a, b = int(first[least]), int(second[least])
+        lost.append(float(losses[a, b]))
+        groups[a] += groups.pop(b)
+        evidence = evidence.joined(a, b)
+    return groups, lost

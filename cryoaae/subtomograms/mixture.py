@@ -1,0 +1,250 @@
+"""The mixture that a multi-reference alignment fits: references, their proportions and the noise, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cryoaae.runs.progress import Progress
+from cryoaae.subtomograms.band import BandedParticles, bin_means
+from cryoaae.subtomograms.pose_search import Poses, SearchGrid, refine, search
+from cryoaae.subtomograms.references import LEAST_POWER, References, Turns
+
+# References are centred where their particles lie further than this off the centre on average.
+OFF_CENTRE_VOXELS = 0.25
+# References with fewer particles are dead.
+DEAD_PARTICLES = 2.0
+# No proportion falls below this share of one particle.
+LEAST_PARTICLES = 0.1
+# Steps from nothing to a reference, poses known.
+STEPS_ANEW = 6
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Both grids, and which fine rotations lie about each coarse one."""
+
+    coarse: SearchGrid
+    fine: SearchGrid
+    children: Tensor
+
+
+@dataclass
+class Mixture:
+    """References, their proportions and the noise, being fitted.
+
+    Parameters
+    ----------
+    particles : BandedParticles
+    references : References
+    log_proportions : (k,)
+    noise_power : (q,)
+    signal_power : (shells,)
+        tau^2 of a fresh seed.
+    history : list of float
+        Log-likelihood a particle at each E-step.
+    """
+
+    particles: BandedParticles
+    references: References
+    log_proportions: Tensor
+    noise_power: Tensor
+    signal_power: Tensor
+    history: list[float] = field(default_factory=list)
+
+    @classmethod
+    def seeded(
+        cls, particles: BandedParticles, count: int, grid: SearchGrid, generator: torch.Generator, progress: Progress
+    ) -> Mixture:
+        """References that are single particles, far from each other in every pose."""
+        signal, device = _signal_power(particles), particles.coefficients.device
+        one = torch.zeros(1, device=device)
+        mixture = cls(
+            particles, References(particles.band, 1, signal, device), one, particles.noise_power.clone(), signal
+        )
+        seeds = References(particles.band, count, signal, device)
+        gain = torch.full((len(particles),), -torch.inf, device=device)
+        for k in range(count):
+            progress.check()
+            (row,) = mixture._unexplained(gain, 1, grid.count, generator)
+            mixture._seed(0, row)
+            seeds.grid[k] = mixture.references.grid[0]
+            turned = mixture.references.turned(grid.turns)
+            gain = torch.maximum(gain, search(particles, turned, grid, mixture.noise_power, one, keep=1).gain)
+        mixture.references = seeds
+        mixture.log_proportions = torch.full((count,), 1 / count, device=device).log()
+        return mixture
+
+    def _unexplained(self, gain: Tensor, count: int, coefficients: int, generator: torch.Generator) -> list[int]:
+        """Draw particles with odds of the power, over that of the noise, that their likeliest pose leaves.
+
+        l = (|x|^2 - |x - H P t|^2) / sigma^2, so that is |x|^2 / sigma^2 - l; the least of it is taken for noise.
+        """
+        power = self.particles.coefficients[:, :coefficients].abs().square() / self.noise_power[:coefficients]
+        left = power.sum(dim=1) - gain
+        odds = torch.where(left.isfinite(), left - left.min(), 1.0).clamp(min=1e-6)
+        return [int(row) for row in torch.multinomial(odds.double().cpu(), count, generator=generator)]
+
+    def _seed(self, which: int, row: int) -> None:
+        """Make a reference of the Wiener estimate of one particle."""
+        transfer = self.particles.transfer(slice(row, row + 1), len(self.particles.band))[0]
+        prior = self.signal_power[self.particles.band.shells.to(transfer.device)]
+        estimate = self.particles.coefficients[row] * transfer / (transfer.square() + self.noise_power / prior)
+        self.references.put(which, estimate)
+        self.references.power[which] = self.signal_power
+
+    def iterate_coarse(
+        self, grid: SearchGrid, temperature: float, generator: torch.Generator | None = None
+    ) -> None:
+        """One E-step over the whole coarse grid, and one M-step.
+
+        With a generator, references are centred and those that died are sown again from particles that are explained
+        badly; neither is an ascent of the likelihood.
+        """
+        turned = self.references.turned(grid.turns)
+        poses = search(
+            self.particles, turned, grid, self.noise_power, self.log_proportions, temperature=temperature
+        )
+        self.note(poses, temperature, grid.count)
+        self._maximise(poses, turned, grid)
+        if generator is not None:
+            self._centre(poses, grid)
+            self._revive(poses, grid.count, generator)
+
+    def alive(self) -> Tensor:
+        """References that are not dead; at least the largest: (m,) int64."""
+        proportions = self.log_proportions.exp()
+        least = min(DEAD_PARTICLES / len(self.particles), float(proportions.max()))
+        return (proportions >= least).nonzero()[:, 0]
+
+    def _revive(self, poses: Poses, coefficients: int, generator: torch.Generator) -> None:
+        """Sow references again that hold less than `DEAD_PARTICLES`."""
+        proportions = self.log_proportions.exp()
+        dead = (proportions * len(self.particles) < DEAD_PARTICLES).nonzero()[:, 0].tolist()
+        if dead:
+            for k, row in zip(dead, self._unexplained(poses.gain, len(dead), coefficients, generator), strict=True):
+                self._seed(k, row)
+            proportions[dead] = 1 / len(proportions)
+            self.log_proportions = (proportions / proportions.sum()).log()
+
+    def run(self, stages: Stages, iterations: int, progress: Progress) -> None:
+        """Fine iterations: coarse search for candidates, then their neighbours with the whole band."""
+        for _ in range(iterations):
+            progress.check()
+            poses, turned = self.fine_poses(stages)
+            self.note(poses, 1.0, stages.fine.count)
+            self._maximise(poses, turned, stages.fine)
+            progress.advance(1, log_likelihood=self.history[-1])
+
+    def fine_poses(self, stages: Stages) -> tuple[Poses, Tensor]:
+        """Poses on the fine grid, and the references turned by its rotations."""
+        coarse, fine = stages.coarse, stages.fine
+        first = search(
+            self.particles, self.references.turned(coarse.turns), coarse, self.noise_power, self.log_proportions, keep=8
+        )
+        which, rotation = first.cell // len(coarse.rotations), first.cell % len(coarse.rotations)
+        candidates = which[..., None] * len(fine.rotations) + stages.children[rotation]
+        turned = self.references.turned(fine.turns)
+        poses = refine(
+            self.particles, turned, fine, self.noise_power, self.log_proportions, candidates.flatten(1)
+        )
+        return poses, turned
+
+    def note(self, poses: Poses, temperature: float, count: int) -> None:
+        """Log-likelihood of the first coefficients: the ratio over noise alone, and noise alone."""
+        noise, left = self.noise_power[:count].double(), self.particles.coefficients[:, :count].abs().double().square()
+        measured = self._times_measured(count) / len(self.particles)
+        alone = -(left.mean(dim=0) / noise + measured * (torch.pi * noise).log()).sum()
+        self.history.append(float(temperature * poses.log_evidence.double().mean() + alone))
+
+    def _times_measured(self, count: int) -> Tensor:
+        """How many particles measured each of the first coefficients, (count,) float64."""
+        members = torch.bincount(self.particles.support_index, minlength=len(self.particles.supports)).double()
+        return members @ self.particles.supports[:, :count].double()
+
+    def _maximise(self, poses: Poses, turned: Tensor, grid: SearchGrid) -> None:
+        """Re-estimate proportions, noise and references."""
+        count, rotations = grid.count, len(grid.rotations)
+        weight, which = poses.weight, poses.cell // rotations
+        mass = torch.zeros(len(self.references), device=weight.device).index_add_(0, which.flatten(), weight.flatten())
+        self.log_proportions = ((mass + LEAST_PARTICLES) / (mass + LEAST_PARTICLES).sum()).log()
+        sums = [self._posed_sums(poses, weight * (which == k), grid, rotations) for k in range(len(mass))]
+        self._estimate_noise(sums, turned, count)
+        for k, (cells, values, weights) in enumerate(sums):
+            if not len(cells):
+                continue
+            noise = self.noise_power[:count]
+            turns = Turns(grid.turns.index[cells], grid.turns.share[cells])
+            self.references.ascend(k, turns, (values - weights * turned[k, cells]) / noise, weights / noise)
+
+    def _posed_sums(
+        self, poses: Poses, weight: Tensor, grid: SearchGrid, rotations: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotations in use, and sums over particles in each: S (r, q) complex and W (r, q)."""
+        row, place = (weight > 1e-4).nonzero(as_tuple=True)
+        cells, slot = (poses.cell[row, place] % rotations).unique(return_inverse=True)
+        count, device = grid.count, weight.device
+        values = torch.zeros(len(cells), count, dtype=torch.complex64, device=device)
+        weights = torch.zeros(len(cells), count, device=device)
+        for low in range(0, len(row), 1024):
+            part = slice(low, low + 1024)
+            transfer = self.particles.transfer(row[part], count)
+            share = weight[row[part], place[part]][:, None]
+            back = grid.phases[poses.shift[row[part], place[part]]].conj()
+            values.index_add_(0, slot[part], share * transfer * self.particles.coefficients[row[part], :count] * back)
+            weights.index_add_(0, slot[part], share * transfer.square())
+        return cells, values, weights
+
+    def _estimate_noise(self, sums: list[tuple[Tensor, Tensor, Tensor]], turned: Tensor, count: int) -> None:
+        """Mean |x - H P t|^2 over particles and poses, in each bin: |x|^2 - 2 Re conj(P t) S + W |P t|^2."""
+        particles = self.particles
+        left = particles.coefficients[:, :count].abs().double().square().sum(dim=0)
+        for k, (cells, values, weights) in enumerate(sums):
+            own = turned[k, cells]
+            left += (weights * own.abs().square() - 2 * (own.conj() * values).real).double().sum(dim=0)
+        found = bin_means(left, self._times_measured(count), particles.noise_bins[:count])
+        self.noise_power[:count] = found.float().clamp(min=LEAST_POWER)
+
+    def _centre(self, poses: Poses, grid: SearchGrid) -> None:
+        """Move references so that the shifts of their particles, in their frame, have mean zero."""
+        rotations = len(grid.rotations)
+        cell, shift = poses.cell[:, 0], poses.shift[:, 0]
+        own = torch.einsum("nij,ni->nj", grid.rotations[cell % rotations], grid.shifts_zyx[shift])  # R^T d
+        for k in range(len(self.references)):
+            chosen = own[cell // rotations == k]
+            if len(chosen) > 1 and float(torch.linalg.vector_norm(chosen.mean(dim=0))) > OFF_CENTRE_VOXELS:
+                self.references.move(k, chosen.mean(dim=0))
+
+    def made_anew(self, which: int, poses: Poses, chosen: Tensor, grid: SearchGrid) -> References:
+        """A reference made of nothing but its particles among those `chosen`, (n,) bool, in poses of the grid."""
+        rotations, noise = len(grid.rotations), self.noise_power[: grid.count]
+        weight = poses.weight * (poses.cell // rotations == which) * chosen[:, None]
+        cells, values, weights = self._posed_sums(poses, weight, grid, rotations)
+        made = References(self.particles.band, 1, self.references.power[which], noise.device)
+        turns = Turns(grid.turns.index[cells], grid.turns.share[cells])
+        for _ in range(STEPS_ANEW if len(cells) else 0):
+            made.ascend(0, turns, (values - weights * made.turned(turns)[0]) / noise, weights / noise)
+        return made
+
+    def keep(self, groups: list[Tensor]) -> None:
+        """Keep the largest reference of each group (m,) of them, with the proportions of all in it."""
+        proportions = self.log_proportions.exp()
+        self.references.keep([int(own[proportions[own].argmax()]) for own in groups])
+        held = torch.stack([proportions[own].sum() for own in groups])
+        self.log_proportions = (held / held.sum()).log()
+
+
+def _signal_power(particles: BandedParticles) -> Tensor:
+    """Mean power of what the noise does not explain, by shell (shells,), contrast transfer divided out."""
+    shells = particles.band.shells.to(particles.coefficients.device)
+    mean = particles.coefficients.abs().double().square().mean(dim=0)
+    measured = particles.supports[particles.support_index].double().mean(dim=0)
+    contrast = particles.contrast.double().square().mean(dim=0)
+    left = mean - measured * particles.noise_power
+    sums = torch.zeros(2, particles.band.shell_count, dtype=torch.float64, device=left.device)
+    sums.index_add_(1, shells, torch.stack([left, measured * contrast[shells]]))
+    # Shells with no more than noise may still hold a little signal: a tenth of the noise at least.
+    floor = 0.1 * float(particles.noise_power.min())
+    return (sums[0] / sums[1].clamp(min=1e-12)).clamp(min=floor).float()
