@@ -18,11 +18,15 @@ _PUBLIC = {
     "fit": "cryoaae.restoration.fit",
     "restore": "cryoaae.restoration.restore",
     "restore_array": "cryoaae.restoration.restore",
+    "sample": "cryoaae.restoration.posterior",
     "evaluate": "cryoaae.restoration.evaluate",
     "validate": "cryoaae.restoration.validate",
     "inspect": "cryoaae.restoration.inspection",
     "extract": "cryoaae.subtomograms.extract",
     "SubtomogramStore": "cryoaae.io.store",
+    "cluster": "cryoaae.subtomograms.cluster",
+    "embed": "cryoaae.subtomograms.embed",
+    "generate": "cryoaae.subtomograms.generate",
 }
 
 __all__ = [*_PUBLIC, "__version__"]
@@ -35,10 +39,14 @@ if TYPE_CHECKING:
     from cryoaae.restoration.evaluate import evaluate
     from cryoaae.restoration.fit import fit
     from cryoaae.restoration.inspection import inspect
+    from cryoaae.restoration.posterior import sample
     from cryoaae.restoration.restore import restore, restore_array
     from cryoaae.restoration.validate import validate
     from cryoaae.simulation.dataset import simulate
+    from cryoaae.subtomograms.cluster import cluster
+    from cryoaae.subtomograms.embed import embed
     from cryoaae.subtomograms.extract import extract
+    from cryoaae.subtomograms.generate import generate
     from cryoaae.volume import Volume
 
 

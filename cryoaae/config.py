@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cryoaae.autoencoding.settings import VARIANTS, AutoencodingSettings, unused_settings
 from cryoaae.errors import InputError
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.registry import suggestion
+from cryoaae.subtomograms.settings import ClusterSettings
 
 # Priors that take a number of dimensions; the others have their own.
 DIMENSIONED = ("gaussian", "uniform")
@@ -23,8 +24,17 @@ LARGEST_CONFIG_BYTES = 100_000
 PART_OPTIONS = {"prior": "--latent", "divergence": "--divergence"}
 # What a run's config.yaml records beside its settings; options of the command say both.
 RECORDED = ("data", "stack_seeds")
+RECORDED_INPUTS = ("stores", "clusters", "labelled", "model")
 Whole = Annotated[int, Field(ge=1)]
 Config = TypeVar("Config", bound=BaseModel)
+
+
+# What priors are called in the literature of the methods.
+PRIOR_NAMES = {"cryogen1": "adversarial"}
+
+
+def _prior_name(name: object) -> object:
+    return PRIOR_NAMES.get(name, name) if isinstance(name, str) else name
 
 
 class FitConfig(BaseModel):
@@ -48,6 +58,13 @@ class FitConfig(BaseModel):
     held_out_fraction: Annotated[float, Field(ge=0, lt=0.5)] = FitSettings.held_out_fraction
     hold_out_deg: Annotated[float, Field(ge=0, le=45)] = FitSettings.hold_out_deg
     working_bin: Annotated[int, Field(ge=1, le=16)] | None = None
+    prior: Annotated[Literal["none", "adversarial"], BeforeValidator(_prior_name)] = "none"
+    prior_weight: Annotated[float, Field(gt=0)] = FitSettings.prior_weight
+    prior_share: Annotated[float, Field(gt=0, le=1)] = FitSettings.prior_share
+    prior_batch: Whole = FitSettings.prior_batch
+    prior_scales: Annotated[int, Field(ge=1, le=3)] = FitSettings.prior_scales
+    prior_r1: Annotated[float, Field(ge=0)] = FitSettings.prior_r1
+    prior_spectral: bool = FitSettings.prior_spectral
     minutes: Annotated[float, Field(gt=0)] | None = FitSettings.minutes
     steps: Whole | None = None
     patience: Whole = FitSettings.patience
@@ -131,6 +148,21 @@ def load_aae_config(
         if lenient:
             values.pop(name, None)
     return _checked(AutoencodingSettings, source, values)
+
+
+def load_cluster_config(
+    *, preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = (), **given: Any
+) -> ClusterSettings:
+    """Settings of `cluster`, likewise. A file may be the config.yaml of a run, whose inputs are passed over.
+
+    Raises
+    ------
+    InputError
+        For an unknown preset or key (with the nearest name), or a value that cannot be.
+    """
+    source, values, _ = _gathered("cluster", preset, "fast", file, overrides, given)
+    own = {key: value for key, value in values.items() if key not in RECORDED_INPUTS}
+    return _checked(ClusterSettings, source, own)
 
 
 def recorded_stack(file: Path | None) -> int | None:

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from cryoaae.errors import InputError
@@ -77,6 +77,21 @@ class Registry(Generic[Part]):
             if keyword not in taken:
                 raise InputError(f"{name}.{keyword}", f"not a setting of this {self.kind}", suggestion(keyword, taken))
         return part(*arguments, **keywords)
+
+
+def make_part(registry: Registry, component: Mapping[str, Any], *arguments: Any, **keywords: Any) -> Any:
+    """Construct a part from {name, **its constructor's keywords}.
+
+    Raises
+    ------
+    InputError
+        If there is no such part, or it refuses its keywords.
+    """
+    own = {key: value for key, value in component.items() if key != "name"}
+    try:
+        return registry.make(component["name"], *arguments, **keywords, **own)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise InputError(f"{registry.kind} {component['name']}", str(error), "correct its settings") from error
 
 
 def suggestion(name: str, known: Any) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +23,7 @@ from cryoaae.nets.encoders import Encoder
 from cryoaae.nets.stacked import MLP, Stack, initialise
 from cryoaae.priors import PRIORS
 from cryoaae.priors.prior import Prior
+from cryoaae.registry import make_part
 
 POTENTIAL_UNITS = (128, 128)
 OBSERVER = {"name": "adversarial", "hidden": (128, 128)}
@@ -161,21 +160,6 @@ def _match(
     extra = {"told": told + 1} if told else {}
     divergence = make_part(DIVERGENCES, component, prior, stack=stack, **extra)
     return LatentMatch(prior, divergence, weight=weight, told=told, conditional=conditional)
-
-
-def make_part(registry: Any, component: Mapping[str, Any], *arguments: Any, **keywords: Any) -> Any:
-    """Construct a part from {name, **its constructor's keywords}.
-
-    Raises
-    ------
-    InputError
-        If there is no such part, or it refuses its keywords.
-    """
-    own = {key: value for key, value in component.items() if key != "name"}
-    try:
-        return registry.make(component["name"], *arguments, **keywords, **own)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise InputError(f"{registry.kind} {component['name']}", str(error), "correct its settings") from error
 
 
 def _trunk(settings: AutoencodingSettings, shape: tuple[int, int, int], stack: Stack) -> nn.Module:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cryoaae.autoencoding.build import make_part
 from cryoaae.autoencoding.diagnostics import Diagnostics, Reading, plane_extent
 from cryoaae.autoencoding.settings import AutoencodingSettings, unused_settings
 from cryoaae.errors import InputError
@@ -16,6 +15,7 @@ from cryoaae.io.atomic import write_text
 from cryoaae.io.checkpoint import load_latest
 from cryoaae.priors import PRIORS
 from cryoaae.priors.prior import Prior
+from cryoaae.registry import make_part
 from cryoaae.reports.latent_page import LatentFrame, LatentHistory, latent_page
 from cryoaae.runs.folder import read_mapping
 

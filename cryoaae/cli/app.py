@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from cryoaae.cli import aae, doctor, evaluate, extract, fit, inspect, restore, simulate, validate
+from cryoaae.cli import (
+    aae,
+    cluster,
+    doctor,
+    embed,
+    evaluate,
+    extract,
+    fit,
+    generate,
+    inspect,
+    restore,
+    sample,
+    simulate,
+    validate,
+)
 
 app = typer.Typer(
     name="cryoaae",
@@ -35,5 +49,7 @@ def _options(
     pass
 
 
-for _module in (simulate, fit, restore, validate, evaluate, extract, inspect, aae, doctor):
+for _module in (
+    simulate, fit, restore, sample, validate, evaluate, extract, cluster, embed, generate, inspect, aae, doctor,
+):  # fmt: skip
     app.command(name=_module.__name__.rpartition(".")[2])(_module.command)

@@ -90,7 +90,10 @@ class Encoder(nn.Module):
             shape = (*x.shape[:-1], self.noise_dim)
             eta = x.new_zeros(shape) if draws is None else draws.normal(*shape[-2:])
             x = torch.cat([x, eta], dim=-1)
-        features = self.trunk(x, draws)
+        return self.read(self.trunk(x, draws), draws)
+
+    def read(self, features: Tensor, draws: Draws | None = None) -> Encoded:
+        """Codes of the trunk's features (*stack, n, trunk.outputs)."""
         mean = self.mean(features) * self.style_scale
         style, log_std = mean, None
         if self.log_std is not None:

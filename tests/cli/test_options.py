@@ -24,10 +24,17 @@ OF_OUTPUT = OF_WORK | {"-o", "--overwrite", "--dry-run"}
 WANTED = {
     "simulate": OF_OUTPUT | {"--seed", "--tilt-range"},
     "fit": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--resume", "--init", "--set"},
-    "restore": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--halves", "--keep-measured", "--model"},
+    "restore": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--halves", "--keep-measured", "--model"}
+    | {"--uncertainty", "--draws", "--seed"},
+    "sample": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--model", "--draws", "--seed"}
+    | {"--sampler", "--modes", "--keep-draws", "--turns"},
     "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg"},
     "evaluate": OF_WORK | {"-o", "--even", "--odd", "--tilts", "--truth", "--baselines"},
     "extract": OF_OUTPUT | {"--particles", "--box", "--pick", "--border", "--density", "--resume", "--tilts"},
+    "cluster": OF_OUTPUT
+    | {"--seed", "--device", "--clusters", "--labels", "--model", "--steps", "--minutes", "--resume", "--set"},
+    "embed": OF_OUTPUT | {"--device", "--model"},
+    "generate": OF_OUTPUT | {"--device", "--class", "--count", "--traverse", "--seed"},
     "inspect": OF_WORK | {"-o", "--tilts", "--tilt-range", "--tilt-axis", "--flip-tilts"},
     "aae": OF_OUTPUT | {"--seed", "--device", "--data", "--labels", "--latent", "--divergence", "--epochs", "--resume"},
     "doctor": EVERYWHERE,
@@ -39,6 +46,14 @@ def test_options_are_the_stated_ones_and_explained(name: str) -> None:
     params = COMMANDS[name].params
     assert WANTED[name] <= {text for param in params for text in param.opts}
     assert all(getattr(param, "help", "") for param in params), [p.name for p in params if not p.help]
+
+
+def test_what_sample_shares_with_restore_has_its_defaults() -> None:
+    """Its mean is the output of `restore` as it is given, so no shared option may differ unasked."""
+    restore, sample = ({p.name: p.default for p in COMMANDS[name].params} for name in ("restore", "sample"))
+    shared = restore.keys() & sample.keys() - {"draws"}  # of restore: none without --uncertainty
+    assert {"symmetries", "seed", "lenient", "allow_scale", "tilt_axis"} <= shared
+    assert {name: sample[name] for name in shared} == {name: restore[name] for name in shared}
 
 
 @pytest.fixture

@@ -1,0 +1,177 @@
+"""Codes of particles: each is seen as it is and in fixed other poses, and what it is said to be is averaged.
+
+The poses and the noise that fills them are the same for every particle, so that a code depends on nothing but the
+particle: neither on the order of a store nor on its neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoaae.io.atomic import atomic_path
+from cryoaae.models.categorical import class_of
+from cryoaae.physics.rotation import random_rotations
+from cryoaae.runs.folder import RunFolder
+from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
+from cryoaae.subtomograms.copies import as_it_is, completed, fine_grid, in_reference_frame, turned_particle
+from cryoaae.subtomograms.model_files import FittedModel, check_apart
+from cryoaae.subtomograms.standard import Particles, matching_standard, open_stores
+
+CODES = "codes.npz"
+# Poses in which a particle is seen, its own among them.
+VIEWS = 5
+BATCH = 32
+# The same for every particle of every run.
+POSE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Codes of n particles.
+
+    Parameters
+    ----------
+    views : (views, n, classes)
+        Class probabilities in each pose, the particle's own first.
+    features : (n, units)
+        What the encoder reads codes from, mean over the poses.
+    style : (n, dim)
+        Style in the particle's own pose.
+    error : (n,)
+        Reconstruction error in its own pose, or that of its reference where the model makes it so (NaN where the store
+        has no poses): 1/2 where all that is left is noise.
+    """
+
+    views: Tensor
+    features: Tensor
+    style: Tensor
+    error: Tensor
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Class probabilities, mean over the poses, (n, classes)."""
+        return self.views.mean(dim=0)
+
+
+@torch.no_grad()
+def embed_particles(
+    fitted: FittedModel,
+    particles: Particles,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Embedding:
+    """Embed all particles, a batch at a time."""
+    progress = progress or NullProgress()
+    generator = torch.Generator().manual_seed(POSE_SEED)
+    rotations = random_rotations(VIEWS - 1, generator=generator)
+    noise = torch.randn((particles.box,) * 3, generator=generator)
+    parts: list[tuple[Tensor, ...]] = []
+    progress.start("embedding", float(len(particles)), "particle")
+    for start in range(0, len(particles), BATCH):
+        chosen = range(start, min(start + BATCH, len(particles)))
+        parts.append(tuple(part.cpu() for part in _embedded(fitted, particles, chosen, rotations, noise, device)))
+        progress.advance(len(chosen))
+        progress.check()
+    progress.finish()
+    classes, features, style, error = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return Embedding(classes.movedim(1, 0).contiguous(), features, style, error)
+
+
+def _embedded(
+    fitted: FittedModel,
+    particles: Particles,
+    chosen: range,
+    rotations: Tensor,
+    noise: Tensor,
+    device: torch.device | str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Classes (n, views, classes), features, style and error of some particles."""
+    model, own = fitted.model, [as_it_is(particles, i) for i in chosen]
+    shown = []
+    for i, measured in zip(chosen, own, strict=True):
+        fine = fine_grid(completed(measured, noise))
+        turned = [turned_particle(fine, particles.wedge(i), r)[1] * measured.seen for r in rotations]
+        shown.append(torch.stack([measured.spectrum, *turned]))
+    features = torch.stack([model.encoder.trunk(model.inputs(view.to(device))) for view in torch.stack(shown, dim=1)])
+    codes = [model.encoder.read(view) for view in features]
+    in_reference = fitted.settings.frame == "reference"
+    targets = [in_reference_frame(particles, i) for i in chosen] if in_reference and particles.posed else own
+    target, seen = (torch.stack(t).to(device) for t in zip(*((m.spectrum, m.seen) for m in targets), strict=True))
+    error = model.error(model.decode(model.decoder_input(codes[0], None)), target, seen)
+    if in_reference and not particles.posed:
+        error = torch.full_like(error, torch.nan)
+    return torch.stack([class_of(code) for code in codes], dim=1), features.mean(dim=0), codes[0].style, error
+
+
+def write_codes(path: Path, embedding: Embedding, particles: Particles, **columns: NDArray[np.generic]) -> None:
+    """Write codes, and further columns of n rows, as an .npz file of named arrays, atomically.
+
+    Every row says which particle it is by `store` (file name), `index` (in that store) and `row` (in its list).
+    """
+    places = [particles.place(i) for i in range(len(particles))]
+    stores = [store.path.name for store in particles.stores]
+    with atomic_path(path) as part, part.open("wb") as file:
+        np.savez(
+            file, store=np.array([stores[s] for s, _ in places]), index=np.array([i for _, i in places]),
+            row=np.array([int(particles.stores[s].facts.rows[i]) for s, i in places]),
+            class_probabilities=embedding.probabilities.numpy(), features=embedding.features.numpy(),
+            style=embedding.style.numpy(), error=embedding.error.numpy(), **columns,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def embed(
+    store: Path | str,
+    output: Path | str,
+    *,
+    model: Path | str,
+    device: str = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the codes of a store's particles under a fitted model.
+
+    Parameters
+    ----------
+    store : path
+        A store of subtomograms.
+    output : path
+        Folder to make: ``codes.npz`` and ``run.json``.
+    model : path
+        Run folder of `cluster`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        When store and model do not fit together, or the folder holds something else.
+    """
+    set_threads(threads)
+    keep_freed_memory()
+    chosen, folder = choose_device(device), Path(output)
+    fitted = FittedModel.load(model, chosen)
+    check_apart(folder, model)
+    stores = open_stores([store])
+    config = {"store": str(store), "model": str(model), "digest": fitted.digest}
+    inputs = [Path(store)]
+    if dry_run:
+        RunFolder.check(folder, config, inputs=inputs, overwrite=overwrite)
+        return folder
+    particles = Particles(stores, matching_standard(stores, fitted.standard))
+    with RunFolder.create(folder, "embed", config, inputs=inputs, overwrite=overwrite):
+        embedding = embed_particles(fitted, particles, device=chosen, progress=progress)
+        write_codes(folder / CODES, embedding, particles)
+    return folder

@@ -1,0 +1,299 @@
+"""Particles as the volumetric model sees them: on a working grid, whitened, nothing but what was measured.
+
+    v(k) = M(k) B(k) Y(k) / sqrt(N(|k|))
+
+Y is the spectrum of a particle whose background (what lies outside a sphere) has the standard deviation 1, M the
+support of its own wedge, N the noise power per measured coefficient, B a band that ends before Nyquist, so that a
+rotation neither adds nor loses content. The noise of v has unit power in every measured coefficient. N is measured
+outside the sphere, over many particles; what is inside beyond N is the signal's power S, and S / (S + N) the filter
+that the encoder's input passes. A store holds no CTF: what it does to the particles is part of their structure here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryoaae.errors import InputError
+from cryoaae.io.store import SubtomogramStore
+from cryoaae.patches.spectra import Spectra, interpolate
+from cryoaae.physics.fourier import frequencies, irfft, multiplicity, radius, rfft, shell_index, shell_sum, soft_lowpass
+from cryoaae.physics.resample import BAND_START, BAND_STOP, fourier_resample
+from cryoaae.physics.wedge import MissingWedge
+
+# Particles over which the spectra are measured.
+MEASURED = 400
+# Radius of the sphere that holds a particle, as a share of half the box, and the voxels over which it fades.
+SPHERE, FADE = 0.85, 2.0
+# Shells quieter than this share of the loudest are not whitened any further.
+WHITENING_FLOOR = 1e-2
+# Signal's least share of the power in the encoder's filter: no shell is hidden altogether.
+FILTER_FLOOR = 0.02
+SIZE_TOLERANCE = 0.1
+# Elements of rotation matrices that differ less are of one pose.
+SAME_POSE = 1e-3
+# Supports kept in memory; stores may have a wedge for every particle.
+KEPT_SUPPORTS = 512
+
+
+@cache
+def sphere(box: int) -> Tensor:
+    """Soft-edged sphere about voxel box // 2, (z, y, x) float32: 1 where a particle may be, 0 at the faces."""
+    line = torch.arange(box, dtype=torch.float32) - box // 2
+    r = torch.sqrt(line[:, None, None] ** 2 + line[:, None] ** 2 + line**2)
+    return soft_lowpass(r, SPHERE * box / 2, SPHERE * box / 2 + FADE)
+
+
+@cache
+def band(box: int) -> Tensor:
+    """Soft spherical band of a working grid, (z, y, x // 2 + 1)."""
+    return soft_lowpass(radius((box,) * 3), BAND_START, BAND_STOP)
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What the particles of a fit share, and particles embedded later must match.
+
+    Parameters
+    ----------
+    box : int
+        Edge of the stored particles, voxels.
+    working_box : int
+        Edge of the working grid, which covers the same box more coarsely.
+    voxel_size_angstrom : float
+        Of the stored particles.
+    spectra : Spectra
+        Power per measured coefficient of the working grid, of particles with a background of unit variance.
+    """
+
+    box: int
+    working_box: int
+    voxel_size_angstrom: float
+    spectra: Spectra
+
+    @property
+    def working_voxel_angstrom(self) -> float:
+        return self.voxel_size_angstrom * self.box / self.working_box
+
+    def whitening(self) -> Tensor:
+        """1 / sqrt(N) on the half spectrum of the working grid, (z, y, x // 2 + 1) float32."""
+        noise = self.spectra.noise
+        return self._radial(noise.clamp(min=float(noise.max()) * WHITENING_FLOOR).rsqrt())
+
+    def unwhitened(self, volume: Tensor) -> Tensor:
+        """Whitened volumes (..., z, y, x) in units of the particles' background noise."""
+        return irfft(rfft(volume) / self.whitening(), (self.working_box,) * 3)
+
+    def filter(self) -> Tensor:
+        """S / (S + N) on the half spectrum, scaled so that its noise has unit variance in a box measured in full."""
+        share = self._radial(self.spectra.fsc.clamp(min=FILTER_FLOOR)) * band(self.working_box)
+        weight = multiplicity((self.working_box,) * 3)
+        return share * torch.sqrt(self.working_box**3 / (weight * share**2).sum())
+
+    def _radial(self, curve: Tensor) -> Tensor:
+        return interpolate(curve, (radius((self.working_box,) * 3) * 2).double().clamp(max=1.0)).float()
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain data; `from_facts` undoes it."""
+        return {
+            "box": self.box, "working_box": self.working_box, "voxel_size_angstrom": self.voxel_size_angstrom,
+            "signal": self.spectra.signal.tolist(), "noise": self.spectra.noise.tolist(),
+        }  # fmt: skip
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> Standard:
+        """Build from what `facts` gave."""
+        signal, noise = (torch.tensor(facts[name], dtype=torch.float64) for name in ("signal", "noise"))
+        return cls(facts["box"], facts["working_box"], facts["voxel_size_angstrom"], Spectra(signal, noise))
+
+
+class Particles:
+    """The particles of one or more stores, standardised one at a time; voxels stay on disk.
+
+    Parameters
+    ----------
+    stores : sequence of SubtomogramStore
+        Of one box and voxel size.
+    standard : Standard
+    """
+
+    def __init__(self, stores: Sequence[SubtomogramStore], standard: Standard) -> None:
+        self.stores, self.standard = list(stores), standard
+        self.wedges, self.wedge_index = _wedges(self.stores)
+        self._starts = np.cumsum([0, *(len(store) for store in self.stores)])
+        self._factor = standard.whitening() * band(standard.working_box)
+        # Reference onto particle, on (z, y, x), as the stores have it; (n, 3, 3).
+        self.rotations = torch.from_numpy(np.concatenate([s.facts.rotations for s in self.stores])).float()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def box(self) -> int:
+        """Edge of the working grid."""
+        return self.standard.working_box
+
+    @property
+    def posed(self) -> bool:
+        """Whether all stores come with poses: lists without angles give every particle the same."""
+        turns = [store.facts.rotations for store in self.stores]
+        return all(bool(np.abs(r - r[:1]).max() > SAME_POSE) for r in turns)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Store and index in it of a particle."""
+        store = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return store, index - int(self._starts[store])
+
+    def support(self, index: int) -> Tensor:
+        """Coefficients that the wedge of a particle lets through, (z, y, x // 2 + 1) bool."""
+        return _support(self.wedge(index), self.box)
+
+    def wedge(self, index: int) -> MissingWedge:
+        """Wedge of a particle."""
+        return self.wedges[int(self.wedge_index[index])]
+
+    def spectrum(self, index: int) -> Tensor:
+        """Whitened half spectrum of a particle, zero where it was not measured, (z, y, x // 2 + 1) complex64."""
+        store, i = self.place(index)
+        return _levelled(self.stores[store].volume(i), self.support(index)) * self._factor
+
+
+def _wedges(stores: Sequence[SubtomogramStore]) -> tuple[list[MissingWedge], np.ndarray]:
+    """Distinct wedges of all stores, and which is each particle's."""
+    distinct = {wedge: i for i, wedge in enumerate(dict.fromkeys(w for s in stores for w in s.facts.wedges))}
+    index = [np.array([distinct[w] for w in s.facts.wedges])[s.facts.wedge_index] for s in stores]
+    return list(distinct), np.concatenate(index)
+
+
+@lru_cache(KEPT_SUPPORTS)
+def _support(wedge: MissingWedge, box: int) -> Tensor:
+    """Support of a wedge; no particle says anything of its own mean."""
+    support = wedge.support((box,) * 3)
+    support[0, 0, 0] = False
+    return support
+
+
+def _levelled(volume: np.ndarray, support: Tensor) -> Tensor:
+    """Measured half spectrum of a particle on the working grid, its background with standard deviation 1.
+
+    The background is taken from what was measured, so that nothing depends on what the wedge hides.
+    """
+    box = len(support)
+    voxels = torch.from_numpy(volume)
+    spectrum = rfft(fourier_resample(voxels - voxels.mean(), (box,) * 3)) * support
+    if len(volume) % 2:
+        spectrum = spectrum * _centring(len(volume), box)
+    outside = irfft(spectrum, (box,) * 3)[sphere(box) == 0].double()
+    scale = float(outside.std())
+    flat = not math.isfinite(scale) or scale <= 0
+    return torch.zeros_like(spectrum) if flat else spectrum / scale
+
+
+@cache
+def _centring(stored: int, box: int) -> Tensor:
+    """Phases that move voxel stored // 2, of an odd stored box, to voxel box // 2 of the working grid."""
+    shift = box // 2 - (stored // 2) * box / stored
+    kz, ky, kx = frequencies((box,) * 3)
+    phase = -2 * math.pi * shift * (kz + ky + kx)
+    return torch.polar(torch.ones_like(phase), phase)
+
+
+def open_stores(paths: Sequence[Path | str]) -> list[SubtomogramStore]:
+    """Open stores that can be used together.
+
+    Raises
+    ------
+    InputError
+        When there is none, one is empty, or boxes or voxel sizes differ.
+    """
+    if not paths:
+        raise InputError("STORE", "no store given", "make one with cryoaae extract")
+    stores = [SubtomogramStore(path) for path in paths]
+    first = stores[0]
+    for store in stores:
+        if not len(store):
+            raise InputError(store.path, "holds no particles", "extract some, or leave it out")
+        if store.box != first.box or abs(store.voxel_size_angstrom / first.voxel_size_angstrom - 1) > 0.01:
+            raise InputError(
+                store.path, f"boxes of {store.box} voxels of {store.voxel_size_angstrom:g} A, {first.path.name} has "
+                f"{first.box} of {first.voxel_size_angstrom:g} A", "extract them alike",
+            )  # fmt: skip
+    return stores
+
+
+def measure_standard(stores: Sequence[SubtomogramStore], working_box: int) -> Standard:
+    """Measure the spectra of the particles of stores on a working grid.
+
+    Raises
+    ------
+    InputError
+        When all particles are flat.
+    """
+    box, shells = working_box, working_box // 2
+    index = shell_index((box,) * 3, shells)
+    outside, weight = 1 - sphere(box), multiplicity((box,) * 3)
+    wedges, wedge_index = _wedges(stores)
+    places = [(store, i) for store in stores for i in range(len(store))]
+    noise, passed, total, count = (torch.zeros(shells, dtype=torch.float64) for _ in range(4))
+    # What unit noise leaves in the measurement, by the wedge, which many particles share.
+    passes: dict[int, Tensor] = {}
+    for n in np.unique(np.linspace(0, len(places) - 1, min(MEASURED, len(places))).round().astype(int)):
+        (store, i), number = places[n], int(wedge_index[n])
+        support = _support(wedges[number], box)
+        if number not in passes:
+            passes[number] = shell_sum(_windowed_power(support, outside) * (support * weight), index, shells)
+        spectrum = _levelled(store.volume(i), support)
+        background = rfft(irfft(spectrum, (box,) * 3) * outside)
+        noise += shell_sum(background.abs() ** 2 * (support * weight), index, shells)
+        passed += passes[number]
+        total += shell_sum(spectrum.abs() ** 2 * weight, index, shells)
+        count += shell_sum(support * weight, index, shells)
+    if not float(noise.sum()) > 0:
+        raise InputError(stores[0].path, "its particles have no background to measure noise in", "extract larger boxes")
+    # A shell without a measured coefficient, as that of the mean, takes the power of the nearest one.
+    measured = torch.nonzero(count > 0).flatten()
+    nearest = measured[(torch.arange(shells)[:, None] - measured).abs().argmin(dim=1)]
+    noise, total = (noise / passed)[nearest], (total / count)[nearest]
+    signal = (total - noise).clamp(min=0.0)
+    return Standard(stores[0].box, box, stores[0].voxel_size_angstrom, Spectra(signal, noise))
+
+
+def matching_standard(stores: Sequence[SubtomogramStore], fitted: Standard) -> Standard:
+    """The standard of other particles, to be embedded by a model that was fitted to `fitted`.
+
+    Their own noise is whitened; the filter of the encoder's input stays the one it was fitted with.
+
+    Raises
+    ------
+    InputError
+        When their boxes cover another length.
+    """
+    first = stores[0]
+    length, wanted = first.box * first.voxel_size_angstrom, fitted.box * fitted.voxel_size_angstrom
+    if abs(length / wanted - 1) > SIZE_TOLERANCE:
+        raise InputError(
+            first.path, f"boxes of {length:.0f} A, the model was fitted on {wanted:.0f} A",
+            f"extract boxes of {round(wanted / first.voxel_size_angstrom)} voxels",
+        )  # fmt: skip
+    return measure_standard(stores, fitted.working_box)
+
+
+def _windowed_power(support: Tensor, window: Tensor) -> Tensor:
+    """Power of unit noise of a support, seen through a window (z, y, x), on the half spectrum.
+
+    |w|^2 * M, the convolution of the window's power with the support: what the window spreads beyond the edge of the
+    wedge is lost to the measured coefficients, some percent that would be missing from the noise.
+    """
+    shape = tuple(window.shape)
+    spread = irfft(rfft(window).abs() ** 2 + 0j, shape)
+    everywhere = irfft(torch.ones_like(support, dtype=torch.complex64), shape)
+    share = rfft(spread * irfft(support + 0j, shape)).real
+    return share / rfft(spread * everywhere).real * (window**2).mean()
