@@ -61,16 +61,14 @@ def command(
         inputs or (), even=even or (), odd=odd or (), tilts=tilts or None, tilt_range=tilt_range,
         tilt_axis=tilt_axis, flip_tilts=flip_tilts,
     )  # fmt: skip
+    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     if dry_run:
         from cryoaae.fitting.session import check_tomogram
 
         paths = [p for item in items for p in item.paths]
         RunFolder.check(output, asdict(settings), inputs=paths, overwrite=overwrite, resume=resume)
         for item in items:
-            opened = open_tomogram(
-                item, voxel_size_angstrom=voxel_size, lenient=lenient, fill_nonfinite=o.fill(fill_nonfinite)
-            )
-            check_tomogram(opened, settings)
+            check_tomogram(open_tomogram(item, **opening), settings)
         lines = [pairs_table(items), f"would fit into {output} with {asdict(settings)}"]
         plan = {"run": output, "inputs": [item.paths for item in items], "settings": asdict(settings)}
         o.would(plan, lines, as_json=as_json)
@@ -80,8 +78,7 @@ def command(
     with o.told(quiet=quiet, verbose=verbose) as progress:
         folder = fit(
             items, output, settings=settings, init=init, resume=resume, overwrite=overwrite, device=device,
-            threads=threads, voxel_size_angstrom=voxel_size, lenient=lenient, fill_nonfinite=o.fill(fill_nonfinite),
-            progress=progress,
+            threads=threads, progress=progress, **opening,
         )  # fmt: skip
         progress.message(f"wrote {folder / 'model.safetensors'}; next: cryoaae restore ... --model {folder}")
     o.show({"run": folder}, as_json=as_json)

@@ -50,6 +50,11 @@ def fill(value: str | None) -> bool:
     return value == "median"
 
 
+def opening(voxel_size: float | None, *, lenient: bool, fill_nonfinite: str | None) -> dict[str, Any]:
+    """Keywords of `io.project.open_tomogram`, from the options of that name."""
+    return {"voxel_size_angstrom": voxel_size, "lenient": lenient, "fill_nonfinite": fill(fill_nonfinite)}
+
+
 @contextmanager
 def told(*, quiet: bool, verbose: bool = False) -> Iterator[ConsoleProgress]:
     """Progress on the console that the first Ctrl-C or SIGTERM stops safely."""

@@ -52,7 +52,7 @@ def command(
     if draws is not None and not uncertainty:
         raise InputError("--draws", "given without --uncertainty", "give --uncertainty too")
     spread_draws = (16 if draws is None else draws) if uncertainty else 0
-    opening = {"lenient": lenient, "fill_nonfinite": o.fill(fill_nonfinite)}
+    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     if dry_run:
         from cryoaae.restoration.engine import RestoreOptions
         from cryoaae.restoration.restore import plan_restore
@@ -60,7 +60,7 @@ def command(
         lines = plan_restore(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
             tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads, overwrite=overwrite, dtype=dtype,
-            uncertainty=spread_draws, seed=seed, opening={"voxel_size_angstrom": voxel_size, **opening},
+            uncertainty=spread_draws, seed=seed, opening=opening,
             options=RestoreOptions(
                 halves=halves, keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale,
                 device=device,
@@ -73,7 +73,7 @@ def command(
     with o.told(quiet=quiet, verbose=verbose) as progress:
         results = restore(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
-            tilt_axis=tilt_axis, flip_tilts=flip_tilts, voxel_size_angstrom=voxel_size, threads=threads,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads,
             overwrite=overwrite, dtype=dtype, progress=progress, opening=opening, halves=halves,
             keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale, device=device,
             uncertainty=spread_draws, seed=seed,

@@ -52,9 +52,7 @@ def command(
         draws=draws, sampler=sampler, modes=modes, keep_draws=keep_draws, seed=seed, turns=turns,
         symmetries=symmetries, device=device, allow_scale=allow_scale,
     )  # fmt: skip
-    opening = {
-        "voxel_size_angstrom": voxel_size, "lenient": lenient, "fill_nonfinite": o.fill(fill_nonfinite),
-    }  # fmt: skip
+    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     if dry_run:
         lines = plan_sampling(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,

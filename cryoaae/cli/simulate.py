@@ -35,6 +35,7 @@ def command(
     debug: o.Debug = False,
 ) -> None:
     """Simulate a crowded tomogram with its truth: projections, noise, weighted back-projection."""
+    from cryoaae.io.atomic import make_folder
     from cryoaae.io.tilts import check_tilt_range
     from cryoaae.runs.resources import set_threads
     from cryoaae.simulation.dataset import simulate
@@ -48,10 +49,7 @@ def command(
         line = f"would simulate {size} voxels of {voxel_size:g} A from {files} files in {output}"
         o.would({"output": output, "shape_zyx": shape, "maps": map_files, "atoms": atom_files}, [line], as_json=as_json)
         return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(output, f"cannot be made ({error.strerror})", "choose another folder") from error
+    make_folder(output)
     set_threads(threads)
     with o.told(quiet=quiet, verbose=verbose) as progress:
         folder = simulate(

@@ -41,9 +41,7 @@ def command(
     from cryoaae.restoration.validate import ValidateOptions, plan_validation, validate
 
     chosen = ValidateOptions(hold_out_deg=hold_out_deg, seed=seed, device=device, allow_scale=allow_scale)
-    opening = {
-        "voxel_size_angstrom": voxel_size, "lenient": lenient, "fill_nonfinite": o.fill(fill_nonfinite),
-    }  # fmt: skip
+    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     if dry_run:
         lines = plan_validation(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,

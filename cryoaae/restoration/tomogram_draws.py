@@ -24,7 +24,7 @@ from cryoaae.restoration.engine import RestoreOptions, plan_restoration
 from cryoaae.restoration.fitted_on import check_voxel_size
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.working import WorkingTomogram
-from cryoaae.runs.progress import Progress
+from cryoaae.runs.progress import Progress, duration
 from cryoaae.runs.provenance import file_facts
 from cryoaae.volume import Volume
 
@@ -205,6 +205,5 @@ class TomogramDraws:
         pace = (time.perf_counter() - started) / self.blank.halves[0].numel()
         working, boxes = math.prod(self.blank.plan.frame.working_zyx), sum(self._boxes(self.blank))
         seconds = BESIDES_NETWORK * pace * (2 * working + len(self.missing()) * boxes)
-        duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
         memory, disk = self.bytes_needed(files)
-        return f"about {duration}, {memory / 1e9:.1f} GB of memory and {disk / 1e9:.2f} GB of disk"
+        return f"about {duration(seconds)}, {memory / 1e9:.1f} GB of memory and {disk / 1e9:.2f} GB of disk"

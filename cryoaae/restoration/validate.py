@@ -23,7 +23,7 @@ from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.fitted_on import check_voxel_size, resolve_with_model
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.working import FACE_VOXELS, WorkingTomogram, normalisation_of
-from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.progress import NullProgress, Progress, duration
 from cryoaae.runs.provenance import file_facts, same_files
 from cryoaae.runs.resources import set_threads
 from cryoaae.volume import Volume
@@ -248,7 +248,7 @@ class _Work:
         what = "a single volume: bounds only; " if len(self.volumes) < 2 else ""
         return (
             f"{self.name}: {what}{size} voxels (z, y, x) restored {self.passes} times, tilts hidden by turns of "
-            f"{turns} degrees both ways, null tests; about {_duration(1.5 * seconds)} -> {self.folder}"
+            f"{turns} degrees both ways, null tests; about {duration(1.5 * seconds)} -> {self.folder}"
         )
 
     def finish(self, told: Progress) -> dict[str, Any]:
@@ -279,10 +279,6 @@ class _Work:
         told.finish()
         seconds = round(time.perf_counter() - started, 1)
         return {**result, "seconds": seconds, "made_from": self.made_from}, panels
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _plan(
