@@ -20,6 +20,7 @@ import torch
 
 from cryoaae.io.mrc import create_volume
 from cryoaae.models.restorer import Restorer, RestorerSpec
+from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.restoration.restore import restore
 
 RECORDS = Path(__file__).parents[1] / "docs" / "benchmarks" / "streaming.json"
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--bin", type=int, default=2)
     parser.add_argument("--widths", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--single", action="store_true", help="one volume instead of two halves")
+    parser.add_argument("--defocus", type=float, metavar="UM", help="undo the contrast transfer as well")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--folder", type=Path, default=None, help="for the volumes; default: a temporary one")
     chosen = parser.parse_args()
@@ -76,6 +78,7 @@ def main() -> None:
             threads=chosen.threads,
             device="cpu",
             tilt_range=(-60, 60),
+            contrast_transfer=ContrastTransfer((chosen.defocus,)) if chosen.defocus else None,
             **sources,
         )[0]
         sampler.running = False
@@ -85,6 +88,7 @@ def main() -> None:
         "volumes": len(files),
         "working_bin": chosen.bin,
         "network": network,
+        **({"defocus_um": chosen.defocus} if chosen.defocus else {}),
         "tile_working_zyx": list(result.tile),
         "rss_anon_gb": round(sampler.highest / 1e9, 3),
         "seconds": round(result.seconds, 1),

@@ -14,6 +14,7 @@ import cryoaae
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import write_volume
 from cryoaae.io.tilts import read_tilts
+from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.simulation.dataset import (
     FILAMENTS,
@@ -47,6 +48,8 @@ class Condition:
         Every second tilt in one half, the others in the other.
     single : bool
         The mean of the halves is fitted on alone.
+    defocus_um : float
+        Of the contrast transfer that restoring undoes, phases flipped; 0: none.
     """
 
     title: str
@@ -56,17 +59,22 @@ class Condition:
     phantom: str = ""
     tilt_halves: bool = False
     single: bool = False
+    defocus_um: float = 0.0
+
+    @property
+    def transfer(self) -> ContrastTransfer | None:
+        return ContrastTransfer((self.defocus_um,)) if self.defocus_um else None
 
 
 CONDITIONS = {
     "A": Condition("Phantom A: ±60°, SNR 1.0", phantom="A"),
     "full": Condition("±60°, SNR 1.0"),
-    "C": Condition("Phantom C: −54° to 60°, defocus 4 µm", phantom="C"),
+    "C": Condition("Phantom C: −54° to 60°, defocus 4 µm", phantom="C", defocus_um=4.0),
     "A-single": Condition("Phantom A, one volume (mean of the halves)", phantom="A", single=True),
     "snr0.3": Condition("SNR 0.3", simulate={"snr": 0.3}),
     "range50": Condition("±50°", simulate={"tilt_range_deg": (-50.0, 50.0)}),
     "asymmetric": Condition("−40° to 60°", simulate={"tilt_range_deg": (-40.0, 60.0)}),
-    "defocus": Condition("Defocus 4 µm", simulate={"defocus_um": 4.0}),
+    "defocus": Condition("Defocus 4 µm", simulate={"defocus_um": 4.0}, defocus_um=4.0),
     "tilt-halves": Condition("Halves by tilts", tilt_halves=True),
     "single": Condition("One volume (mean of the halves)", single=True),
     "small": Condition("Ablation: 96³, ±60°, SNR 1.0", edge=96, minutes=(4.0,)),
@@ -140,6 +148,8 @@ class Data:
     truth, tilts, particles : path
     facts : dict
         For the row.
+    transfer : ContrastTransfer, optional
+        To be undone, in the nulls as well.
     """
 
     volumes: dict[str, Path]
@@ -147,6 +157,7 @@ class Data:
     tilts: Path
     particles: Path
     facts: dict[str, Any]
+    transfer: ContrastTransfer | None = None
 
     @property
     def wedge(self) -> MissingWedge:
@@ -174,7 +185,7 @@ def prepared(run: Run, folder: Path, *, odd_lines: bool = False) -> Data:
     if condition.single:
         mean = folder / f"{run.condition}_{run.seed}_mean.mrc"
         volumes = {"single": _mean_of(volumes, mean)}
-    return Data(volumes, source / "truth.mrc", source / "tilts.tlt", particles, facts)
+    return Data(volumes, source / "truth.mrc", source / "tilts.tlt", particles, facts, condition.transfer)
 
 
 def _data_name(condition: Condition) -> str:

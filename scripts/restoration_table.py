@@ -27,6 +27,8 @@ PHANTOM_A = {"cc": 0.75, "low": 0.70, "mid": 0.38}
 JUDGED = ("cc", "seen", "low", "mid")
 SHOWN = {"cc": "cc", "seen": "seen", "wedge": "in wedge", "low": "lo", "mid": "mid", "fine": "seen, 0.10–0.25"}
 COUNTED = {"lost": "lost", "invented": "invented"}
+# Behind the name of a null whose contrast transfer is undone as the restoration's is.
+UNDONE = "_undone"
 Rows = Sequence[Mapping[str, Any]]
 Must = tuple[str, bool | None, str]  # what, whether it holds (None: not measured), the figures
 
@@ -96,7 +98,14 @@ def final(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def nulls(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Scores of the nulls, without the oracle's."""
-    return {name: scores for name, scores in row["nulls"].items() if name in NULLS}
+    return {name: scores for name, scores in row["nulls"].items() if name.removesuffix(UNDONE) in NULLS}
+
+
+def null_title(name: str) -> str:
+    """A null as the page calls it, or the oracle."""
+    plain = name.removesuffix(UNDONE)
+    title = NULLS[plain].title if plain in NULLS else "Noise-free, wedge empty"
+    return title if plain == name else f"{title}, transfer undone"
 
 
 def is_judged(row: Mapping[str, Any]) -> bool:
@@ -138,7 +147,7 @@ def _null_failures(row: Mapping[str, Any]) -> Iterator[str]:
             continue
         name, best = max(values.items(), key=lambda item: item[1])
         if ours[key] <= best:
-            yield f"{SHOWN[key]} {ours[key]:.3f}, {NULLS[name].title} {best:.3f}"
+            yield f"{SHOWN[key]} {ours[key]:.3f}, {null_title(name)} {best:.3f}"
 
 
 def _phantom_failures(row: Mapping[str, Any]) -> Iterator[str]:
@@ -233,8 +242,7 @@ def condition_section(name: str, rows: Rows) -> list[str]:
         f"Seeds {', '.join(str(row['seed']) for row in own)}; {reach}; {counts} invented.", "", *header("CPU-min"),
     ]  # fmt: skip
     for null in own[0]["nulls"]:
-        title = NULLS[null].title if null in NULLS else "Noise-free, wedge empty"
-        lines.append(line(title, [row["nulls"][null] for row in own], ""))
+        lines.append(line(null_title(null), [row["nulls"][null] for row in own], ""))
     for variant in ("default", "unet"):
         for minutes in CONDITIONS[name].minutes:
             made = [row["checkpoints"][f"{minutes:g}"] for row in of(rows, name, variant)]

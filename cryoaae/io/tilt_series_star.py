@@ -22,6 +22,7 @@ from cryoaae.errors import InputError
 from cryoaae.io.names import file_beside
 from cryoaae.io.particles import tomogram_name
 from cryoaae.io.star import StarFile, numbers, read_star
+from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.wedge import MissingWedge
 
 SERIES_LABELS = ("rlnTomoName", "rlnTomoTiltSeriesPixelSize")
@@ -75,6 +76,14 @@ class TiltSeries:
         tilts = np.degrees(np.arctan2(beams[:, 1:] @ across, beams[:, 0]))
         axis_deg = math.degrees(math.atan2(-across[0], across[1]))
         return MissingWedge.from_tilts([round(float(t), 3) for t in tilts], tilt_axis_deg=round(axis_deg, 3) + 0.0)
+
+    def contrast_transfer(self, *, phase_flipped: bool = True) -> ContrastTransfer:
+        """Contrast transfer of the whole tomogram: of every tilt that counts, without its astigmatism."""
+        defocus_um = ((self.defocus_u_angstrom + self.defocus_v_angstrom) / 2e4)[self.scale > 0]
+        return ContrastTransfer(
+            tuple(round(float(d), 4) for d in defocus_um), voltage_kv=self.voltage_kv, cs_mm=self.cs_mm,
+            amplitude_contrast=self.amplitude_contrast, phase_flipped=phase_flipped,
+        )  # fmt: skip
 
 
 def has_tilt_series(star: StarFile) -> bool:

@@ -29,7 +29,9 @@ SHELLS = 128
 NEGLIGIBLE = 0.02
 
 
-def detail_kernel(fine: Tensor, working_bin: int) -> Tensor | None:
+def detail_kernel(
+    fine: Tensor, working_bin: int, gain: Callable[[Tensor], Tensor] | None = None
+) -> Tensor | None:
     """Kernel (k, k, k) of the Wiener filter `fine` beyond the working grid's band; None if negligible.
 
     Parameters
@@ -38,11 +40,15 @@ def detail_kernel(fine: Tensor, working_bin: int) -> Tensor | None:
         Wiener filter per shell up to Nyquist of the tomogram's grid.
     working_bin : int
         Tomogram voxels per working voxel.
+    gain : callable, optional
+        Of frequencies in cycles per voxel: what the detail is multiplied with besides.
     """
     freq = (torch.arange(SHELLS, dtype=torch.float64) + 0.5) / SHELLS * 0.5
     beyond = 1.0 - soft_lowpass(freq * working_bin, BAND_START, BAND_STOP)
     response = interpolate(fine.double().cpu(), freq * 2) * beyond
-    if working_bin == 1 or float(response.max()) < NEGLIGIBLE:
+    if gain is not None:
+        response = response * gain(freq)
+    if working_bin == 1 or float(response.abs().max()) < NEGLIGIBLE:
         return None
     return radial_kernel(response, reach=REACH)
 

@@ -15,6 +15,7 @@ from typing import Any
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_text
 from cryoaae.io.project import TomogramInput
+from cryoaae.restoration.contrast import transfer_facts, transfer_of
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.runs.provenance import file_facts, same_files, versions
 
@@ -43,6 +44,8 @@ class RestoreResult:
         Whether it was done already, from the same inputs, weights and settings; the numbers are of then.
     spread : Path, optional
         Spread of the mean, where asked for.
+    undone : str
+        Contrast transfer that was undone, in words; empty for none.
     """
 
     name: str
@@ -53,6 +56,7 @@ class RestoreResult:
     tile: tuple[int, int, int]
     skipped: bool = False
     spread: Path | None = None
+    undone: str = ""
 
 
 def record_path(paths: Sequence[Path]) -> Path:
@@ -64,12 +68,15 @@ def settings_of(
     item: TomogramInput, model_digest: str, options: RestoreOptions, dtype: str, opening: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything besides the inputs' data that decides the densities, as plain data."""
+    transfer = transfer_of(options.contrast_transfer, item.name)
+    apart = (*OF_NO_MATTER, "contrast_transfer")
     return {
         "model": model_digest,
         "dtype": dtype,
         "opening": {key: value for key, value in opening.items() if value},
-        "options": {key: value for key, value in asdict(options).items() if key not in OF_NO_MATTER},
+        "options": {key: value for key, value in asdict(options).items() if key not in apart},
         "wedge": item.wedge.facts(),
+        **({} if transfer is None else {"contrast_transfer": transfer_facts(transfer)}),
     }
 
 

@@ -15,6 +15,7 @@ from cryoaae.errors import InputError, InterruptedRunError
 from cryoaae.patches.normalise import shared_normalisation
 from cryoaae.patches.tiling import TileGrid
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.contrast import Gain, Transfers, gain_on_grid, transfer_of, undo_contrast
 from cryoaae.restoration.detail import add_detail, detail_kernel
 from cryoaae.restoration.keep_measured import keep_measured_bytes, keep_measured_in_place
 from cryoaae.restoration.network import (
@@ -47,6 +48,8 @@ class RestoreOptions:
         Put the measured Fourier coefficients of the input back.
     symmetries : bool
         Mean over the half turns that keep the wedge (up to four, and as many times the work).
+    contrast_transfer : ContrastTransfer or mapping, optional
+        What the microscope did to the contrast, to be undone; where it differs, by the tomogram's name.
     allow_scale : bool
         Accept a voxel size that differs from the one the model was fitted on.
     device : str
@@ -62,6 +65,7 @@ class RestoreOptions:
     halves: bool = False
     keep_measured: bool = False
     symmetries: bool = False
+    contrast_transfer: Transfers | None = None
     allow_scale: bool = False
     device: str = "auto"
     tile: tuple[int, int, int] | None = None
@@ -174,19 +178,31 @@ def restore_volumes(
         target, weight = (estimates[index], 1.0) if keep else (estimates[0], 1.0 / len(volumes))
         runner.run(source, target, tiles, batch=plan.batch, weight=weight)
         del source
+    transfer, voxel = transfer_of(options.contrast_transfer, volumes[0].name), volumes[0].voxel_size_angstrom
+    if transfer is not None:
+        for estimate in estimates:
+            undo_contrast(estimate, transfer, plan.frame.working_bin * voxel, scratch=scratch, check=reporter.check)
     for estimate, output in zip(estimates, outputs.halves, strict=False):
         from_working(estimate, output, plan.frame, normalisation, scratch=scratch, check=reporter.check)
     if keep:
         mean_into_first(estimates)
     from_working(estimates[0], outputs.mean, plan.frame, normalisation, scratch=scratch, check=reporter.check)
+    gain = None if transfer is None else gain_on_grid(transfer, voxel)
     fine = getattr(model, "fine", None)
-    kernel = None if fine is None else detail_kernel(fine, plan.frame.working_bin)
+    kernel = None if fine is None else detail_kernel(fine, plan.frame.working_bin, gain)
     if kernel is not None:
         add_detail(outputs.mean, outputs.halves, volumes, kernel, check=reporter.check)
     if options.keep_measured:
-        if wedge is None:
-            raise InputError("keep_measured", "needs the wedge", "give the tilts or the tilt range")
-        keep_measured_in_place(outputs.mean, volumes, wedge)
-        for output, volume in zip(outputs.halves, volumes, strict=False):
-            keep_measured_in_place(output, [volume], wedge)
+        _put_back(outputs, volumes, wedge, gain)
     return time.perf_counter() - start, runner.seconds
+
+
+def _put_back(
+    outputs: Outputs, volumes: Sequence[Volume], wedge: MissingWedge | None, gain: Gain | None
+) -> None:
+    """Put the measured coefficients back, in the contrast of the outputs."""
+    if wedge is None:
+        raise InputError("keep_measured", "needs the wedge", "give the tilts or the tilt range")
+    keep_measured_in_place(outputs.mean, volumes, wedge, gain)
+    for output, volume in zip(outputs.halves, volumes, strict=False):
+        keep_measured_in_place(output, [volume], wedge, gain)

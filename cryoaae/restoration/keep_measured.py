@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from cryoaae.physics.fourier import irfft, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
@@ -23,24 +25,40 @@ def keep_measured_bytes(shape_zyx: Sequence[int]) -> int:
 
 
 def keep_measured(
-    measured: NDArray[np.float32], estimate: NDArray[Any], wedge: MissingWedge
+    measured: NDArray[np.float32],
+    estimate: NDArray[Any],
+    wedge: MissingWedge,
+    gain: Callable[[Tensor], Tensor] | None = None,
 ) -> NDArray[np.float32]:
     """Measured coefficients of one volume (z, y, x), all others of the estimate.
 
     With a list of tilts the coefficients between the slabs count as missing and stay the network's.
     One Fourier transform of the whole volume, without padding, so that the merge is exact.
+
+    Parameters
+    ----------
+    gain : callable, optional
+        Of frequencies in cycles per voxel: what the estimate was multiplied with last, and the measured coefficients
+        have to be as well if both are to show one contrast.
     """
     # An offset of thousands would cost the spectrum its digits; the origin is measured anyway.
     offset = np.float64(measured.mean(dtype=np.float64))
-    level = [torch.from_numpy((a - offset).astype(np.float32)) for a in (measured, estimate)]
-    merged: NDArray[np.float64] = wedge.merge(*level).numpy() + offset
+    own, other = (torch.from_numpy((a - offset).astype(np.float32)) for a in (measured, estimate))
+    if gain is not None:
+        own = irfft(rfft(own) * gain(radius(own.shape)), own.shape)
+    merged: NDArray[np.float64] = wedge.merge(own, other).numpy() + offset
     return merged.astype(np.float32)
 
 
-def keep_measured_in_place(target: NDArray[Any], volumes: Sequence[Volume], wedge: MissingWedge) -> None:
-    """Put the measured coefficients of the mean of some volumes into an output (z, y, x)."""
+def keep_measured_in_place(
+    target: NDArray[Any],
+    volumes: Sequence[Volume],
+    wedge: MissingWedge,
+    gain: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Put the measured coefficients of the mean of some volumes into an output (z, y, x); `gain` as above."""
     mean = volumes[0].block(slice(None), slice(None), slice(None))
     for volume in volumes[1:]:
         mean += volume.data
     mean /= len(volumes)
-    target[...] = keep_measured(mean, target, wedge).astype(target.dtype)
+    target[...] = keep_measured(mean, target, wedge, gain).astype(target.dtype)

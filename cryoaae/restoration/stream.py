@@ -1,7 +1,7 @@
 """Between the tomogram and the working grid, a few planes or rows at a time.
 
 The volume is continued periodically (`patches.tiling`), so both ways are exact Fourier resampling
-of the whole volume, and memory does not grow with it.
+of the whole volume, and memory does not grow with it. A radial filter of the working grid goes the same way.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.patches.tiling import PaddedAxis, extend_plane, whole_shape
@@ -126,6 +127,32 @@ def from_working(
         planes = torch.from_numpy(np.array(stretched[planes_at]))
         full = streamed.stretch_planes(planes, (axis_y.padded, axis_x.padded))
         target[planes_at] = normalisation.undo(full[:, core_y, core_x].numpy()).astype(target.dtype)
+
+
+def filter_in_place(
+    volume: NDArray[Any], response: Callable[[Tensor], Tensor], *, scratch: Scratch, check: Check
+) -> None:
+    """Apply a radial filter of any reach to a periodic volume (z, y, x); Nyquist is left empty.
+
+    Parameters
+    ----------
+    response : callable
+        Of frequencies in cycles per voxel.
+    """
+    z, y, x = volume.shape
+    spectra = scratch.array((z, y, x // 2 + 1), np.complex64)
+    for planes_at in _chunks(z, y * x):
+        check()
+        planes = torch.from_numpy(np.array(volume[planes_at]))
+        spectra[planes_at] = streamed.plane_spectra(planes, (y, x)).numpy()
+    for rows in _chunks(y, 3 * z * (x // 2 + 1)):
+        check()
+        pencils = torch.from_numpy(np.array(spectra[:, rows]))
+        spectra[:, rows] = streamed.filter_pencils(pencils, volume.shape, rows.start, response).numpy()
+    for planes_at in _chunks(z, y * x):
+        check()
+        part = torch.from_numpy(np.array(spectra[planes_at]))
+        volume[planes_at] = streamed.planes_of_spectra(part, (y, x)).numpy()
 
 
 def mean_into_first(estimates: list[NDArray[np.float32]]) -> None:

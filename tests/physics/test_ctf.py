@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from cryoaae.physics.ctf import ctf_2d, wavelength_angstrom
+from cryoaae.errors import InputError
+from cryoaae.physics.ctf import ContrastTransfer, ctf_2d, ctf_radial, wavelength_angstrom
 
 N, PIXEL = 128, 3.0
 OPTICS = {"voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.07}
@@ -68,3 +69,66 @@ def test_images_do_not_mix():
     together = ctf_2d((32, 32), PIXEL, u, u, torch.zeros(3), **OPTICS)
     alone = ctf_2d((32, 32), PIXEL, u[1:2], u[1:2], torch.zeros(1), **OPTICS)
     assert torch.equal(together[1], alone[0])
+
+
+# -- radial ------------------------------------------------------------------------------------------------
+
+SFREQ = torch.linspace(0, 0.1, 4001, dtype=torch.float64)  # per angstrom
+
+
+def test_the_radial_one_is_a_line_of_the_image_without_astigmatism():
+    line = ctf_radial(torch.fft.rfftfreq(N, dtype=torch.float64) / PIXEL, torch.tensor([2e4, 3e4]), **OPTICS)
+    assert torch.allclose(line[0].float(), ctf(2e4)[0], atol=1e-6)
+    assert torch.allclose(line[1].float(), ctf(3e4)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("defocus_um", [1.5, 4.0])
+def test_what_is_left_after_flipping_is_positive_with_the_same_zeros(defocus_um):
+    mean, square = ContrastTransfer((defocus_um,), **OPTICS).at(SFREQ)
+    raw, raw_square = ContrastTransfer((defocus_um,), **OPTICS, phase_flipped=False).at(SFREQ)
+    assert torch.allclose(raw, ctf_radial(SFREQ, torch.tensor([1e4 * defocus_um]), **OPTICS)[0])
+    assert torch.allclose(mean, raw.abs())
+    assert torch.allclose(square, raw.square())
+    assert torch.allclose(raw_square, raw.square())
+    assert float(mean[0]) == pytest.approx(0.07)
+    # The second zero of sin chi, aberration left out: its share of chi is below one in a hundred here.
+    zero = math.sqrt((math.pi - math.asin(0.07)) / (math.pi * wavelength_angstrom(300.0) * 1e4 * defocus_um))
+    assert float(mean[(SFREQ - zero).abs() < 5e-4].min()) < 0.02
+
+
+def test_several_tilts_are_averaged():
+    one, two = (ContrastTransfer((d,), **OPTICS).at(SFREQ) for d in (2.0, 2.6))
+    both = ContrastTransfer((2.0, 2.6), **OPTICS).at(SFREQ)
+    for k in (0, 1):
+        assert torch.allclose(both[k], (one[k] + two[k]) / 2)
+    assert bool((both[1] >= both[0] ** 2 - 1e-12).all())
+    # Where the one vanishes the other does not.
+    assert float(both[0][100:].min()) > 0.02 > float(one[0][100:].min())
+
+
+@pytest.mark.parametrize("flipped", [True, False])
+def test_beyond_what_the_defocus_is_known_for_the_sign_is_anybodys_guess(flipped):
+    """With s = pi lambda k^2 d e the mean of sin falls as exp(-s^2 / 2), its mean square goes to a half."""
+    error, defocus_um = 0.1, 4.0
+    transfer = ContrastTransfer((defocus_um,), **OPTICS, phase_flipped=flipped)
+    (exact, _), (mean, square) = transfer.at(SFREQ), transfer.at(SFREQ, defocus_error=error)
+    spread = math.pi * wavelength_angstrom(300.0) * SFREQ**2 * 1e4 * defocus_um * error
+    assert torch.allclose(mean, exact * torch.exp(-(spread**2) / 2), atol=0.06)
+    assert float(spread[-1]) > 2
+    assert float(mean[spread > 2].abs().max()) < 0.2 < 0.9 < float(exact[spread > 2].abs().max())
+    assert float((square[spread > 1.5] - 0.5).abs().max()) < 0.1
+
+
+WRONG = {
+    "--defocus": [{"defocus_um": (-2.0,)}, {"defocus_um": (0.0,)}, {"defocus_um": (40000.0,)}, {"defocus_um": ()},
+                  {"defocus_um": (2.0, math.nan)}],
+    "--voltage": [{"voltage_kv": 300_000.0}, {"voltage_kv": 0.0}, {"voltage_kv": math.nan}],
+    "--cs": [{"cs_mm": -1.0}, {"cs_mm": 2.7e7}],
+    "--amplitude-contrast": [{"amplitude_contrast": 7.0}, {"amplitude_contrast": -0.1}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "values"), [(o, v) for o, each in WRONG.items() for v in each])
+def test_numbers_that_cannot_be_meant_are_refused(option, values):
+    with pytest.raises(InputError, match=option):
+        ContrastTransfer(**{"defocus_um": (2.0,), **values})
