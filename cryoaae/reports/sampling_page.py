@@ -1,19 +1,16 @@
-"""A page that says what the draws of a tomogram leave open, and what they do not say."""
+"""A page that says what the draws of a tomogram leave open, whether that was checked, and what they do not say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from cryoaae.reports.calibration_section import calibration_section, calibration_verdict
 from cryoaae.reports.evaluation import number
-from cryoaae.reports.html import Report, ReportFigure, ReportRow, ReportSection, ReportTable, Verdict
+from cryoaae.reports.html import Report, ReportFigure, ReportRow, ReportSection, ReportTable
 from cryoaae.reports.validation_numbers import angstrom, degrees, range_text
 
 REGION_NAMES = {"measured": "where data were measured", "wedge": "in the missing wedge"}
-NOT_CALIBRATED = (
-    "This spread is not calibrated: it has not been compared with data held out from the network. Read it as where the "
-    "restoration is less certain than elsewhere, not as an interval that holds the truth with a stated probability."
-)
 FAULTS = {
     "bootstrap": "The bootstrap takes the restoration for the truth. What the network can never recover is missing "
     "from the restoration and so from the spread, which is therefore too small, most so in the missing wedge. Where "
@@ -34,6 +31,8 @@ def sampling_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -> 
     z, y, x = result["shape_zyx"]
     tilts = degrees(result["wedge"]["tilt_range_deg"])
     sections = [_slices_section(figures["slices"]), _regions_section(result, figures["spread"])]
+    if result["calibrated"]:
+        sections.append(calibration_section(result["calibration"], figures.get("reliability", b"")))
     if result["modes"]:
         sections.append(_modes_section(result, figures["modes"]))
     sections.append(_limits_section(result))
@@ -41,7 +40,7 @@ def sampling_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -> 
         title=f"Draws of {result['name']}",
         subtitle=f"{x} × {y} × {z} voxels of {result['voxel_size_angstrom']:.4g} Å; tilts {tilts}; "
         f"{result['draws']} draws by {result['sampler']}",
-        verdict=Verdict(f"{NOT_CALIBRATED} {FAULTS.get(result['sampler'], '')}".strip()),
+        verdict=calibration_verdict(result["calibration"], FAULTS.get(result["sampler"], "")),
         sections=sections,
         footer=f"cryoaae {result['version']}; sampled with {result['model']} in {number(result['seconds'], 0)} s. "
         "All numbers are in report.json beside this file.",

@@ -50,9 +50,9 @@ def covering(frame: Frame) -> tuple[slice, slice, slice]:
     return z, y, x
 
 
-def generator_of(seed: int, number: int) -> torch.Generator:
-    """Generator of a draw of its own; number 0 is for what all draws share."""
-    words = np.random.SeedSequence([seed, number]).generate_state(2, np.uint32)
+def generator_of(seed: int, number: int, *further: int) -> torch.Generator:
+    """Generator of a draw of its own; number 0 is for what all draws share; further numbers for what comes later."""
+    words = np.random.SeedSequence([seed, number, *further]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
 

@@ -27,6 +27,8 @@ from cryoaae.io.mrc import open_volume, write_volume
 
 FORMAT = "cryoaae draws 1"
 RECORD = "draws.json"
+# Within the folder: errors found in the tomogram, and the draws once their spread was brought to them.
+ERRORS, CALIBRATED = "errors.json", "calibrated"
 # Planes of a draw, and numbers of all draws together, that are held at once.
 PLANES, VALUES = 8, 1 << 21
 
@@ -46,7 +48,7 @@ class DrawStore:
     def __init__(self, folder: Path, made_from: dict[str, Any]) -> None:
         self.folder = folder
         self.voxel_size_angstrom = 1.0
-        self.record = {"format": FORMAT, "made_from": made_from}
+        self.record: dict[str, Any] = {"format": FORMAT, "made_from": made_from}
 
     def check(self, *, overwrite: bool) -> None:
         """Refuse a folder with draws of something else, or that is none.
@@ -76,7 +78,9 @@ class DrawStore:
         """Remove what a store writes, and the folder if nothing else is in it."""
         if not self.folder.is_dir():
             return
-        for path in [*self.folder.glob("draw_[0-9][0-9][0-9].mrc"), self.folder / "estimate.mrc", self.folder / RECORD]:
+        self.recalibrated("").remove()
+        ours = (self.folder / name for name in ("estimate.mrc", ERRORS, RECORD))
+        for path in [*self.folder.glob("draw_[0-9][0-9][0-9].mrc"), *ours]:
             path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -87,6 +91,10 @@ class DrawStore:
             return bool(json.loads((self.folder / RECORD).read_text()) == self.record)
         except (OSError, ValueError):
             return False
+
+    def recalibrated(self, calibration: str) -> DrawStore:
+        """Store of the same draws once they were calibrated, by the digest of how."""
+        return DrawStore(self.folder / CALIBRATED, {**self.record["made_from"], "calibration": calibration})
 
     def estimate(self, make: Callable[[], Tensor]) -> Tensor:
         """The estimate, (z, y, x) on the continued working grid: made once."""

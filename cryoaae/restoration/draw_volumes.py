@@ -14,6 +14,8 @@ from torch import Tensor
 
 from cryoaae.io.mrc import create_volume
 from cryoaae.patches.normalise import Normalisation
+from cryoaae.physics.ctf import ContrastTransfer
+from cryoaae.restoration.contrast import undo_contrast
 from cryoaae.restoration.draw_sources import covering_axes
 from cryoaae.restoration.draw_store import DrawStore
 from cryoaae.restoration.scratch import Scratch
@@ -37,6 +39,8 @@ class DrawVolumes:
     store : DrawStore
     check : callable
         Called often; raises to stop.
+    transfer : ContrastTransfer, optional
+        Undone in all that is brought to the tomogram's grid, as in the restoration; the store knows nothing of it.
     """
 
     tomogram: WorkingTomogram
@@ -44,6 +48,7 @@ class DrawVolumes:
     like: Volume
     store: DrawStore
     check: Callable[[], None]
+    transfer: ContrastTransfer | None = None
 
     @property
     def scratch(self) -> Scratch:
@@ -61,6 +66,9 @@ class DrawVolumes:
         """A continued working volume on the tomogram's grid; a scratch array."""
         out: NDArray[np.float32] = self.scratch.array(self.like.shape)
         frame = self.tomogram.plan.frame
+        if self.transfer is not None:
+            working, voxel = working.clone(), self.tomogram.voxel_size_angstrom
+            undo_contrast(working.numpy(), self.transfer, voxel, scratch=self.scratch, check=self.check)
         from_working(working.numpy(), out, frame, normalisation, scratch=self.scratch, check=self.check)
         return out
 

@@ -157,27 +157,64 @@ def half_noise(tomogram: WorkingTomogram, *, generator: torch.Generator) -> Tens
     return shell_sum(difference * seen, index, NOISE_SHELLS) / count.clamp(min=1)
 
 
-def _turned(
+@dataclass(frozen=True)
+class HiddenTilts:
+    """A tomogram that was turned, and restored without the tilts that the wedge then hides.
+
+    Parameters
+    ----------
+    turner : Turner
+        Of the tomogram's voxels.
+    table : (z, y, x // 2 + 1) int
+        Cells of what was hidden, from `sector_table`.
+    halves : list of (z, y, x)
+        Turned, with what was hidden.
+    estimates : dict of {"strict", "lenient"} to list of (z, y, x)
+        What was made of each half without it.
+    """
+
+    turner: _Turner
+    table: Tensor
+    halves: list[Tensor]
+    estimates: dict[str, list[Tensor]]
+
+
+def hide_tilts(
     tomogram: WorkingTomogram,
     angle_deg: float,
     filler: list[Tensor],
-    kept_out: Tensor,
     noise: Tensor,
     generator: torch.Generator,
-) -> Turned:
+    *,
+    strict: bool = True,
+) -> HiddenTilts | None:
+    """Turn a tomogram and restore it without what the wedge then hides; None if that is nothing.
+
+    Parameters
+    ----------
+    tomogram : WorkingTomogram
+    angle_deg : float
+        Turn about the tilt axis.
+    filler : list of (z, y, x)
+        The restored halves: the lenient filling.
+    noise : (shells,)
+        From `half_noise`.
+    generator : torch.Generator
+    strict : bool
+        Whether to fill strictly too; it takes as long again, and as long once more.
+    """
     wedge, shape = tomogram.wedge.solid(), tomogram.shape
     rotation = rotation_about(wedge.tilt_axis_zyx, math.radians(angle_deg))
     measured = wedge.support(shape, object_zyx=tomogram.core_shape)
     hidden = measured & ~wedge.rotated(rotation.T).support(shape, object_zyx=tomogram.core_shape)
     table = sector_table(tomogram, rotation, angle_deg)
     if not (table >= 0).any():
-        return Turned(angle_deg)
+        return None
     blind = tomogram.without(hidden)
     turner = _Turner(tomogram, rotation)
-    where, boxes = turner.inside(), turner.mask(kept_out)
     halves = [turner(half) for half in tomogram.halves]
     estimates: dict[str, list[Tensor]] = {}
-    kinds = {"strict": tomogram.restore_each(blind)}
+    kinds = {"strict": tomogram.restore_each(blind)} if strict else {}
     if len(halves) == 2:  # what has seen the noise of a single volume cannot be held against it
         kinds["lenient"] = filler
     for name, fillers in kinds.items():
@@ -187,15 +224,31 @@ def _turned(
             filled = irfft(torch.where(measured, rfft(half), rfft(put)), shape)
             turned = irfft(rfft(turner(filled)) * measured, shape)
             estimates[name].append(tomogram.restore([turned]))
-    found = score(halves, estimates, table, where)
-    everything = torch.where(table >= 0, 0, -1)
-    strict = {"strict": estimates["strict"]}
+    return HiddenTilts(turner, table, halves, estimates)
+
+
+def _turned(
+    tomogram: WorkingTomogram,
+    angle_deg: float,
+    filler: list[Tensor],
+    kept_out: Tensor,
+    noise: Tensor,
+    generator: torch.Generator,
+) -> Turned:
+    made = hide_tilts(tomogram, angle_deg, filler, noise, generator)
+    if made is None:
+        return Turned(angle_deg)
+    where, boxes = made.turner.inside(), made.turner.mask(kept_out)
+    found = score(made.halves, made.estimates, made.table, where)
+    everything = torch.where(made.table >= 0, 0, -1)
+    strict = {"strict": made.estimates["strict"]}
     places = {
         name: powers[0, 0]
         for name, there in (("kept_out", where & boxes), ("fitted", where & ~boxes))
-        if (powers := score(halves, strict, everything, there)["strict"])
+        if (powers := score(made.halves, strict, everything, there)["strict"])
     }
-    return Turned(angle_deg, found["strict"], found.get("lenient", {}), places, hidden_range(wedge, angle_deg))
+    hidden = hidden_range(tomogram.wedge.solid(), angle_deg)
+    return Turned(angle_deg, found["strict"], found.get("lenient", {}), places, hidden)
 
 
 def sector_table(tomogram: WorkingTomogram, rotation: Tensor, angle_deg: float) -> Tensor:

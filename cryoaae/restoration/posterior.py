@@ -2,8 +2,9 @@
 
     x_k = mean + d_k,      mean: what `restore` writes,      d_k: a sampler's deviation (restoration.draw_sources)
 
-Draws are made one after the other and kept on the working grid (restoration.draw_store); spread and modes are made
-from the files. What is finer than the working grid is the same in all draws: nothing is said of it.
+Draws are made one after the other and kept on the working grid (restoration.draw_store), their spread is brought to
+the errors that the tomogram shows (restoration.calibrated_draws), and spread and modes are made from the files. What
+is finer than the working grid is the same in all draws: nothing is said of it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from cryoaae.errors import InputError
-from cryoaae.io.atomic import check_output, make_folder
+from cryoaae.io.atomic import check_output, make_folder, write_text
 from cryoaae.io.mrc import open_volume
 from cryoaae.io.project import TomogramInput
+from cryoaae.models.general import GeneralRestorer, load_any
 from cryoaae.models.restorer import Restorer
 from cryoaae.restoration.batch import each_tomogram
+from cryoaae.restoration.calibrated_draws import calibrate
 from cryoaae.restoration.done import record_path
 from cryoaae.restoration.draw_store import principal_modes, weighted_sum
 from cryoaae.restoration.draw_volumes import DrawVolumes
@@ -40,7 +43,7 @@ def sample(
     inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
     output: Path | str = "",
     *,
-    model: Restorer | Path | str,
+    model: Restorer | GeneralRestorer | Path | str | None = None,
     even: Sequence[Path | str] | Path | str = (),
     odd: Sequence[Path | str] | Path | str = (),
     tilts: Sequence[Path | str] | Path | str | None = None,
@@ -65,8 +68,8 @@ def sample(
         Single volumes, or inputs resolved already; or give `even` and `odd`.
     output : path
         Folder to write to; with several tomograms one folder in it for each.
-    model : Restorer or path
-        A fitted restorer, its weights, or its run folder.
+    model : Restorer, GeneralRestorer or path, optional
+        A fitted restorer, its weights, or its run folder. Default: the general restorer that comes with the package.
     even, odd, tilts, tilt_range, tilt_axis, flip_tilts
         As on the command line; see `io.project.resolve_inputs`.
     voxel_size_angstrom : float, optional
@@ -117,7 +120,7 @@ def plan_sampling(
     inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
     output: Path | str = "",
     *,
-    model: Restorer | Path | str,
+    model: Restorer | GeneralRestorer | Path | str | None = None,
     threads: int | None = None,
     overwrite: bool = False,
     options: SampleOptions | None = None,
@@ -178,13 +181,9 @@ class _Work:
         sampling, options = self.sampling, self.sampling.options
         self._begin()
         mean = self._restored(told)
-
-        def each(number: int, volumes: DrawVolumes) -> None:
-            path = self.folder / f"draw_{number:03d}.mrc"
-            if options.keep_draws and not path.exists():
-                volumes.write_draw(number, path, mean, label=f"{self.label}, draw {number}")
-
-        volumes = sampling.draw(told, each=each)
+        volumes, calibration = calibrate(sampling.draw(told), sampling, told)
+        write_text(self.folder / "calibration.json", json.dumps(calibration, indent=1) + "\n")
+        self._write_draws(volumes, mean, told)
         volumes.write_spread(options.draws, self.folder / "std.mrc", label=self.label)
         shares = self._write_modes(volumes)
         told.finish()
@@ -192,7 +191,7 @@ class _Work:
             "format": FORMAT, "name": self.name, "model": self.model_name,
             **facts_of_draws(volumes, options.draws, mean),
             "sampler": options.sampler, "draws": options.draws, "modes": shares, "outputs": self.files,
-            "options": {"modes": options.modes, "keep_draws": options.keep_draws},
+            "options": self.options_beside, "calibrated": calibration["calibrated"], "calibration": calibration,
             "seconds": round(time.perf_counter() - started, 1), "made_from": sampling.made_from,
         }  # fmt: skip
         return write_report(plain(result), volumes, self.folder)
@@ -202,8 +201,21 @@ class _Work:
         preflight(*self.sampling.bytes_needed(len(self.files)), self.folder)
         self.sampling.open_store(overwrite=self.overwrite)  # first: it says whose folder this is
         (self.folder / "report.json").unlink(missing_ok=True)  # it comes last: with it the folder is whole
-        for old in self.folder.glob(DRAW_FILES) if self.overwrite else ():
+
+    def _write_draws(self, volumes: DrawVolumes, mean: Volume, told: Progress) -> None:
+        """Write the draws; all of them anew, for with every further draw the factors change a little."""
+        for old in self.folder.glob(DRAW_FILES):
             old.unlink()
+        for number in range(1, self.sampling.options.draws + 1) if self.sampling.options.keep_draws else ():
+            told.check()
+            path = self.folder / f"draw_{number:03d}.mrc"
+            volumes.write_draw(number, path, mean, label=f"{self.label}, draw {number}")
+
+    @property
+    def options_beside(self) -> dict[str, Any]:
+        """Options that say nothing of how draws are made."""
+        options = self.sampling.options
+        return {"modes": options.modes, "keep_draws": options.keep_draws, "calibrate": options.calibrate}
 
     def _restored(self, told: Progress) -> Volume:
         """The mean, restored unless it stands."""
@@ -211,7 +223,7 @@ class _Work:
         if not record_path([mean]).exists():  # stopped just before it was written; the folder is ours
             mean.unlink(missing_ok=True)
         restore(
-            sampling.item, mean, model=sampling.model, options=sampling.options.restoring, opening=sampling.opening,
+            sampling.item, mean, model=sampling.restorer, options=sampling.options.restoring, opening=sampling.opening,
             overwrite=self.overwrite, progress=told,
         )  # fmt: skip
         return open_volume(mean)
@@ -238,9 +250,10 @@ def _plan(
     opening: dict[str, Any],
     geometry: dict[str, Any],
 ) -> list[_Work]:
-    restorer = Restorer.load(model) if isinstance(model, str | Path) else model
+    restorer = load_any(model) if model is None or isinstance(model, str | Path) else model
     items = resolve_with_model(inputs, restorer, geometry, opening)
-    name, work = str(model) if isinstance(model, str | Path) else "model", []
+    name = "the general restorer" if model is None else str(model) if isinstance(model, str | Path) else "model"
+    work = []
     for item in items:
         folder = output if len(items) == 1 else output / item.name
         sampling = TomogramDraws(item, folder / "working", restorer, options, opening)
@@ -267,18 +280,16 @@ def _check(work: _Work) -> None:
     sampling.store.check(overwrite=work.overwrite)
     ours = sampling.store.ours()
     others = [path.name for pattern in (DRAW_FILES, MODE_FILES) for path in folder.glob(pattern)]
-    for name in (*work.files, *others, "report.json", "report.html") if folder.exists() else ():
+    for name in (*work.files, *others, "calibration.json", "report.json", "report.html") if folder.exists() else ():
         check_output(folder / name, sampling.item.paths, overwrite=work.overwrite or ours)
 
 
 def _result_if_done(work: _Work) -> dict[str, Any] | None:
     """What the report holds, if it was made from the same with the same options and everything stands."""
-    options = work.sampling.options
-    wanted = {"modes": options.modes, "keep_draws": options.keep_draws}
     try:
         found = json.loads((work.folder / "report.json").read_text())
-        same = found["made_from"] == work.sampling.made_from and found["options"] == wanted
-        same &= found["draws"] == options.draws and found["format"] == FORMAT
+        same = found["made_from"] == work.sampling.made_from and found["options"] == work.options_beside
+        same &= found["draws"] == work.sampling.options.draws and found["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if same and all((work.folder / name).is_file() for name in work.files) else None

@@ -44,7 +44,6 @@ def facts_of_draws(volumes: DrawVolumes, count: int, mean: Volume) -> dict[str, 
         "voxel_size_angstrom": like.voxel_size_angstrom,
         "working_voxel_angstrom": tomogram.voxel_size_angstrom,
         "wedge": tomogram.wedge.facts(),
-        "calibrated": False,
         "spread_rms": rms * tomogram.normalisation.scale,
         "finer_share": _finer_share(volumes, mean),
         "regions": {

@@ -1,4 +1,4 @@
-"""The spread of a restoration, written beside it by `restore --uncertainty`."""
+"""The spread of a restoration, written beside it by `restore --uncertainty`, and whether it is calibrated."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import check_output, write_text
 from cryoaae.io.project import TomogramInput
+from cryoaae.restoration.calibrated_draws import calibrate, said_of
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.sample_report import FORMAT
 from cryoaae.restoration.tomogram_draws import SampleOptions, TomogramDraws
@@ -49,8 +50,10 @@ class SpreadBeside:
     ) -> None:
         self.path, self.overwrite = spread_path(mean), overwrite
         self.sampling = TomogramDraws(item, self.path.with_suffix(".draws"), model, options, opening)
-        record = {"format": FORMAT, "made_from": self.sampling.made_from, "draws": options.draws}
-        self.record: dict[str, Any] = record
+        self.record: dict[str, Any] = {
+            "format": FORMAT, "made_from": self.sampling.made_from, "draws": options.draws,
+            "calibrate": options.calibrate,
+        }  # fmt: skip
 
     @property
     def record_path(self) -> Path:
@@ -58,10 +61,11 @@ class SpreadBeside:
 
     def done(self) -> bool:
         try:
-            same = json.loads(self.record_path.read_text()) == self.record
-        except (OSError, ValueError):
+            found = json.loads(self.record_path.read_text())
+            same = all(found[key] == value for key, value in self.record.items())
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        return bool(same) and not self.overwrite and self.path.is_file()
+        return same and not self.overwrite and self.path.is_file()
 
     def check(self) -> None:
         """Refuse to replace what is not this; call before any work.
@@ -92,13 +96,14 @@ class SpreadBeside:
             return
         preflight(*self.sampling.bytes_needed(files=1), self.path.parent)
         self.sampling.open_store(overwrite=self.overwrite)
-        volumes = self.sampling.draw(told, each=lambda *_: None)
+        volumes, calibration = calibrate(self.sampling.draw(told), self.sampling, told)
         self.record_path.unlink(missing_ok=True)
         label = f"uncertainty, model {self.sampling.made_from['model'][:16]}"
         volumes.write_spread(self.sampling.options.draws, self.path, label=label)
-        write_text(self.record_path, json.dumps(self.record, indent=1) + "\n")
+        write_text(self.record_path, json.dumps({**self.record, "calibration": calibration}, indent=1) + "\n")
         store.remove()
         told.finish()
+        told.message(f"{self.path}: spread, {said_of(calibration)}")
 
 
 def spreads_beside(
@@ -108,6 +113,7 @@ def spreads_beside(
     *,
     draws: int,
     seed: int,
+    calibrate_spread: bool,
     opening: dict[str, Any],
     overwrite: bool,
 ) -> dict[Path, SpreadBeside]:
@@ -121,6 +127,7 @@ def spreads_beside(
     options : RestoreOptions
         Of the restorations.
     draws, seed : int
+    calibrate_spread : bool
     opening : dict
         Keywords of `io.project.open_tomogram`.
     overwrite : bool
@@ -137,8 +144,8 @@ def spreads_beside(
             "leave --keep-measured out",
         )  # fmt: skip
     chosen = SampleOptions(
-        draws=draws, modes=0, seed=seed, symmetries=options.symmetries, device=options.device,
-        allow_scale=options.allow_scale,
+        draws=draws, modes=0, seed=seed, calibrate=calibrate_spread, symmetries=options.symmetries,
+        device=options.device, allow_scale=options.allow_scale, contrast_transfer=options.contrast_transfer,
     )  # fmt: skip
     spreads = {
         mean: SpreadBeside(item, mean, model, chosen, opening, overwrite=overwrite) for mean, item in means.items()

@@ -17,12 +17,17 @@ from cryoaae.io.mrc import assert_unchanged
 from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.io.weights import digest
 from cryoaae.patches.normalise import Normalisation
+from cryoaae.physics.ctf import ContrastTransfer
+from cryoaae.restoration.contrast import Transfers, transfer_facts, transfer_of
 from cryoaae.restoration.draw_sources import TURNS, covering_axes, sampler_named
 from cryoaae.restoration.draw_store import DrawStore
 from cryoaae.restoration.draw_volumes import DrawVolumes
 from cryoaae.restoration.engine import RestoreOptions, plan_restoration
 from cryoaae.restoration.fitted_on import check_voxel_size
+from cryoaae.restoration.found_errors import PASSES
+from cryoaae.restoration.general import settled
 from cryoaae.restoration.plain import plain
+from cryoaae.restoration.validate import REGION, THINNEST
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.runs.progress import Progress, duration
 from cryoaae.runs.provenance import file_facts
@@ -31,6 +36,8 @@ from cryoaae.volume import Volume
 MOST_DRAWS = 999
 # Arrays on the working grid that are held at once (one of them eight times as large), and bytes a voxel of a box.
 WORKING_ARRAYS, BOX_BYTES = 20, 250
+# The same for each voxel of the part on which errors are found, draws in it and all.
+PART_BYTES = 300
 # Least edge of the box that a dry run times, working voxels; turning and filtering come on top of the network.
 TIMED, BESIDES_NETWORK = 48, 1.3
 
@@ -55,6 +62,10 @@ class SampleOptions:
         ``any``, or ``tilt-axis``: for filaments and membranes that all lie in one way.
     symmetries : bool
         As for `restore`, by default too: mean over the half turns that keep the wedge.
+    calibrate : bool
+        Bring the spread to the errors that two halves and hidden tilts show.
+    contrast_transfer : ContrastTransfer or mapping, optional
+        As for `restore`: undone in all that is written on the tomogram's own grid.
     device : str
         ``auto``, ``cpu`` or ``cuda[:i]``.
     allow_scale : bool
@@ -68,6 +79,8 @@ class SampleOptions:
     seed: int = 0
     turns: str = "any"
     symmetries: bool = RestoreOptions.symmetries
+    calibrate: bool = True
+    contrast_transfer: Transfers | None = None
     device: str = "auto"
     allow_scale: bool = False
 
@@ -84,7 +97,10 @@ class SampleOptions:
 
     @property
     def restoring(self) -> RestoreOptions:
-        return RestoreOptions(symmetries=self.symmetries, device=self.device, allow_scale=self.allow_scale)
+        return RestoreOptions(
+            symmetries=self.symmetries, device=self.device, allow_scale=self.allow_scale,
+            contrast_transfer=self.contrast_transfer,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,7 @@ class TomogramDraws:
     item : TomogramInput
     folder : Path
         Of the draws on the working grid.
-    model : Restorer
+    model : Restorer or GeneralRestorer
     options : SampleOptions
     opening : dict
         Keywords of `io.project.open_tomogram`.
@@ -109,12 +125,19 @@ class TomogramDraws:
     opening: dict[str, Any]
 
     @cached_property
+    def _opened(self) -> list[Volume]:
+        return list(open_tomogram(self.item, **self.opening).volumes)
+
+    @cached_property
+    def restorer(self) -> Any:
+        """The restorer of this tomogram, of its halves one by one."""
+        return settled(self.model, self._opened, self.item.wedge, of_mean=False)
+
+    @cached_property
     def volumes(self) -> list[Volume]:
-        opened = list(open_tomogram(self.item, **self.opening).volumes)
-        check_voxel_size(
-            opened[0].voxel_size_angstrom, self.model, self.item.name, allow_scale=self.options.allow_scale
-        )
-        return opened
+        voxel = self._opened[0].voxel_size_angstrom
+        check_voxel_size(voxel, self.restorer, self.item.name, allow_scale=self.options.allow_scale)
+        return self._opened
 
     @cached_property
     def made_from(self) -> dict[str, Any]:
@@ -124,8 +147,14 @@ class TomogramDraws:
         made: dict[str, Any] = plain({
             "model": digest(dict(self.model.state_dict())), "options": chosen, "inputs": inputs,
             "opening": {k: v for k, v in self.opening.items() if v}, "wedge": self.item.wedge.facts(),
+            **({} if self.transfer is None else {"contrast_transfer": transfer_facts(self.transfer)}),
         })  # fmt: skip
         return made
+
+    @property
+    def transfer(self) -> ContrastTransfer | None:
+        """What is undone of this tomogram's contrast."""
+        return transfer_of(self.options.contrast_transfer, self.item.name)
 
     @cached_property
     def store(self) -> DrawStore:
@@ -137,7 +166,7 @@ class TomogramDraws:
 
     @property
     def working_voxel_angstrom(self) -> float:
-        return self.volumes[0].voxel_size_angstrom * int(self.model.spec.working_bin)
+        return self.volumes[0].voxel_size_angstrom * int(self.restorer.spec.working_bin)
 
     def missing(self) -> list[int]:
         """Numbers of the draws that do not stand."""
@@ -145,11 +174,11 @@ class TomogramDraws:
 
     def tomogram(self, advance: Callable[[int], None]) -> WorkingTomogram:
         return WorkingTomogram.of(
-            self.volumes, self.item.wedge, self.model, options=self.options.restoring, advance=advance
+            self.volumes, self.item.wedge, self.restorer, options=self.options.restoring, advance=advance
         )
 
-    def draw(self, told: Progress, *, each: Callable[[int, DrawVolumes], None]) -> DrawVolumes:
-        """Make the draws that are missing; `each` is called with every number once its draw stands."""
+    def draw(self, told: Progress) -> DrawVolumes:
+        """Make the draws that are missing."""
         options, store = self.options, self.store
 
         def advance(voxels: int) -> None:
@@ -160,14 +189,13 @@ class TomogramDraws:
         work = math.prod(tomogram.shape) + sum(self._boxes(tomogram)) * len(todo)
         told.start(f"sampling {self.item.name}", float(len(tomogram.halves) * work), "voxels")
         estimate = store.estimate(lambda: tomogram.restore(tomogram.halves))
-        volumes = DrawVolumes(tomogram, estimate, self.volumes[0], store, told.check)
+        volumes = DrawVolumes(tomogram, estimate, self.volumes[0], store, told.check, self.transfer)
         sampler = sampler_named(options.sampler)
         source = sampler(tomogram, estimate, seed=options.seed, turns=options.turns) if todo else None
-        for number in range(1, options.draws + 1):
-            if source is not None and number in todo:
-                store.write(number, source.deviation(number))
+        for number in todo:
+            assert source is not None
+            store.write(number, source.deviation(number))
             told.check()
-            each(number, volumes)
         for volume in self.volumes:
             assert_unchanged(volume)
         return volumes
@@ -181,12 +209,33 @@ class TomogramDraws:
     def blank(self) -> WorkingTomogram:
         """The tomogram's geometry, with blank inputs."""
         options = self.options
-        plan = plan_restoration(self.volumes[0].shape, self.model, options.restoring)
+        plan = plan_restoration(self.volumes[0].shape, self.restorer, options.restoring)
         turns = self.item.wedge.half_turns() if options.symmetries else ((),)
         edge = math.ceil(TIMED / plan.grid.multiple) * plan.grid.multiple
         nothing = [torch.zeros(edge, edge, edge) for _ in self.volumes]
         unit, voxel = Normalisation(0.0, 1.0), self.working_voxel_angstrom
-        return WorkingTomogram(nothing, self.item.wedge, self.model, plan, unit, voxel, turns=turns)
+        return WorkingTomogram(nothing, self.item.wedge, self.restorer, plan, unit, voxel, turns=turns)
+
+    @property
+    def not_calibrated_because(self) -> str | None:
+        """Why the spread is not to be calibrated, in words; None where it is, as far as the inputs tell."""
+        if not self.options.calibrate:
+            return "it was not asked for"
+        if len(self.volumes) < 2:
+            return "a single volume has no second half that its errors could be found from"
+        if min(self.volumes[0].shape) // int(self.restorer.spec.working_bin) < THINNEST:
+            return "the tomogram is too thin for anything to be found away from its faces"
+        return None
+
+    @property
+    def part_voxels(self) -> int:
+        """Working voxels of the part on which errors are found, as continued as the whole; 0 if none are looked for."""
+        if self.not_calibrated_because is not None:
+            return 0
+        frame = self.blank.plan.frame
+        sizes = (axis.size for axis in covering_axes(frame))
+        beyond = (n - size for n, size in zip(frame.working_zyx, sizes, strict=True))
+        return math.prod(min(axis.size, REGION) + b for axis, b in zip(covering_axes(frame), beyond, strict=True))
 
     def bytes_needed(self, files: int) -> tuple[float, float]:
         """Memory and disk, with so many volumes of the tomogram's size to be written."""
@@ -194,7 +243,9 @@ class TomogramDraws:
         working = math.prod(plan.frame.working_zyx)
         memory = plan.memory_bytes + 4 * (WORKING_ARRAYS + plan.frame.working_bin) * working
         cover = math.prod(axis.size for axis in covering_axes(plan.frame))
-        disk = 4 * (self.options.draws * cover + working + (files + 2) * math.prod(shape)) + plan.disk_bytes
+        kept = 2 if self.part_voxels else 1  # as drawn, and calibrated
+        memory += PART_BYTES * self.part_voxels
+        disk = 4 * (kept * self.options.draws * cover + working + (files + 2) * math.prod(shape)) + plan.disk_bytes
         return memory + BOX_BYTES * max(self._boxes(self.blank)), disk
 
     def cost(self, files: int) -> str:
@@ -204,6 +255,7 @@ class TomogramDraws:
         self.blank.restore(self.blank.halves)
         pace = (time.perf_counter() - started) / self.blank.halves[0].numel()
         working, boxes = math.prod(self.blank.plan.frame.working_zyx), sum(self._boxes(self.blank))
-        seconds = BESIDES_NETWORK * pace * (2 * working + len(self.missing()) * boxes)
+        voxels = 2 * working + len(self.missing()) * boxes + PASSES // 2 * self.part_voxels
+        seconds = BESIDES_NETWORK * pace * voxels
         memory, disk = self.bytes_needed(files)
         return f"about {duration(seconds)}, {memory / 1e9:.1f} GB of memory and {disk / 1e9:.2f} GB of disk"

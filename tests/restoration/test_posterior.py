@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -22,8 +23,9 @@ from cryoaae.io.mrc import open_volume, write_volume
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.reports import sampling_figures
-from cryoaae.restoration import draw_store
+from cryoaae.restoration import calibrated_draws, draw_store
 from cryoaae.restoration.draw_store import DrawStore, principal_modes, root_mean_square, weighted_sum
+from cryoaae.restoration.found_errors import FoundErrors, find_errors
 from cryoaae.restoration.posterior import sample
 from cryoaae.restoration.restore import restore
 from cryoaae.restoration.tomogram_draws import SampleOptions
@@ -63,12 +65,21 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+def found_once(*given: Any, known: dict[Any, FoundErrors] = {}, **keywords: Any) -> FoundErrors:  # noqa: B006
+    """Errors by one turn in place of three, and the same ones once; test_recalibration looks at what is found."""
+    key = tuple(float(estimate.double().square().sum()) for estimate in given[1])
+    if key not in known:
+        known[key] = find_errors(*given, turns_deg=(45.0,), **keywords)
+    return known[key]
+
+
 @pytest.fixture(scope="module", autouse=True)
-def no_figures() -> Iterator[None]:
-    """They take longer than all else; tests/reports draws them."""
+def less_to_do() -> Iterator[None]:
+    """Figures and turns take longer than all else; tests/reports draws figures."""
     with pytest.MonkeyPatch.context() as patch:
-        nothing = dict.fromkeys(("slices", "spread", "modes"), b"png")
+        nothing = dict.fromkeys(("slices", "spread", "reliability", "modes"), b"png")
         patch.setattr(sampling_figures, "sampling_figures", lambda *_: nothing)
+        patch.setattr(calibrated_draws, "find_errors", found_once)
         yield
 
 
@@ -97,6 +108,11 @@ def same_volumes(one: Path, other: Path) -> bool:
     names = sorted(path.name for path in one.glob("*.mrc"))
     assert names and names == sorted(path.name for path in other.glob("*.mrc"))
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def identity_of(path: Path) -> tuple[int, int]:
+    """Which file it is, and when it was last written; when it was read does not matter."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 NAMES = [f"draw_{n:03d}" for n in (1, 2, 3)]
@@ -157,10 +173,10 @@ def test_stopped_and_gone_on_it_ends_with_the_same_bits(halves, whole, tmp_path)
     told.folder = tmp_path / "out"
     with pytest.raises(InterruptedRunError):
         drawn(halves, told.folder, modes=3, progress=told)
-    first = (told.folder / "working" / "draw_001.mrc").stat()
+    first = identity_of(told.folder / "working" / "draw_001.mrc")
     assert not (told.folder / "report.json").exists() and not (told.folder / "working" / "draw_002.mrc").exists()
     drawn(halves, told.folder, modes=3)
-    assert (told.folder / "working" / "draw_001.mrc").stat() == first
+    assert identity_of(told.folder / "working" / "draw_001.mrc") == first
     assert same_volumes(told.folder, whole)
 
 
@@ -281,6 +297,95 @@ def fitted(tiny: Path, tiny_settings: list[str], tmp_path_factory: pytest.TempPa
     return [*given, "--model", str(model), "--no-symmetries"], model
 
 
+def check_of_the_calibration(told: dict[str, Any]) -> None:
+    """What a calibration must say."""
+    assert told["draws"] == 2 and len(told["measured"]) == 8 and len(told["wedge"]) > 10
+    for cell in told["measured"] + told["wedge"]:
+        low, high = cell["interval"]
+        assert 0 < low < high and cell["gain"] > 0 and cell["added_power"] >= 0
+    whole = told["check"]["whole"]["measured"]
+    assert abs(math.log(whole["after"])) < abs(math.log(whole["before"]))
+    assert whole["after"] == pytest.approx(1, abs=0.25)
+    assert len(told["made_from"]["model"]) == 64 and len(told["made_from"]["inputs"]) == 2
+
+
+def test_calibrating_can_be_left_out_and_done_later_with_the_same_draws(fitted, tmp_path, capsys) -> None:
+    given, _ = fitted
+    out = tmp_path / "out"
+    command = ["sample", *given, "-o", str(out), "--draws", "2", "--modes", "2", "-q"]
+    assert cli([*command, "--no-calibrate"]) == 0
+    drawn_as, std, mean = identity_of(out / "working" / "draw_001.mrc"), read(out, "std"), read(out, "mean")
+    told = json.loads((out / "report.json").read_text())
+    assert told["calibrated"] is False and told["calibration"]["why"] == "it was not asked for"
+    assert "not calibrated: it was not asked for" in (out / "report.html").read_text()
+    assert not (out / "working" / "errors.json").exists() and not (out / "working" / "calibrated").exists()
+    assert cli(command) == 0
+    assert identity_of(out / "working" / "draw_001.mrc") == drawn_as
+    np.testing.assert_array_equal(read(out, "mean"), mean)
+    assert np.abs(read(out, "std") / std - 1).max() > 0.05
+    # Draws, spread and modes are those of the calibrated draws.
+    draws, modes = read(out, "draw_001", "draw_002"), read(out, "mode_01", "mode_02")
+    np.testing.assert_allclose(((draws - mean) ** 2).mean(axis=0), read(out, "std")[0] ** 2, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose((modes**2).sum(axis=0), read(out, "std")[0] ** 2, rtol=2e-3, atol=2e-3)
+    # What was found is not looked for again, unless it cannot be read; and back again all is as it was.
+    found = (out / "working" / "errors.json").stat().st_mtime_ns
+    assert cli([*command, "--no-draws"]) == 0 and not list(out.glob("draw_*"))
+    assert (out / "working" / "errors.json").stat().st_mtime_ns == found
+    told = (out / "calibration.json").read_bytes()
+    (out / "working" / "errors.json").write_text("{")
+    assert cli(command) == 0 and (out / "calibration.json").read_bytes() == told
+    assert cli([*command, "--no-calibrate"]) == 0
+    np.testing.assert_array_equal(read(out, "std"), std)
+    capsys.readouterr()
+
+
+def test_stopped_while_calibrating_it_goes_on_and_ends_with_the_same_bits(fitted, tiny, tmp_path) -> None:
+    _, model = fitted
+    halves_of_tiny = {"even": tiny / "t_EVN.mrc", "odd": tiny / "t_ODD.mrc"}
+    given: dict[str, Any] = {
+        "model": model, "tilts": tiny / "t.tlt", "draws": 2, "modes": 1, "device": "cpu", "symmetries": False,
+    }  # fmt: skip
+    sample((), tmp_path / "whole", **halves_of_tiny, **given)
+    for name in ("errors.json", "calibrated/draw_001.mrc"):
+        folder = tmp_path / Path(name).stem
+        with pytest.raises(InterruptedRunError):
+            sample((), folder, **halves_of_tiny, **given, progress=StopsOnce(folder / "working" / name))
+        assert (folder / "working" / name).exists() and not (folder / "report.json").exists()
+        sample((), folder, **halves_of_tiny, **given)
+        assert same_volumes(folder, tmp_path / "whole")
+        told = [json.loads((f / "calibration.json").read_text()) for f in (folder, tmp_path / "whole")]
+        assert told[0] == told[1]
+
+
+class StopsOnce(NullProgress):
+    """A user who stops the work once a file stands."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def check(self) -> None:
+        if self.path.exists():
+            self.cancel()
+        super().check()
+
+
+def test_a_single_volume_is_not_calibrated_and_says_why(fitted, tiny, tmp_path, capsys) -> None:
+    _, model = fitted
+    given = [str(tiny / "t_EVN.mrc"), "--tilts", str(tiny / "t.tlt"), "--model", str(model), "--no-symmetries"]
+    command = ["sample", *given, "-o", str(tmp_path / "out"), "--draws", "2", "--modes", "0", "--json"]
+    assert cli(command) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["calibrated"] is False and "second half" in told["calibration"]["why"]
+    assert "not calibrated: a single volume" in (tmp_path / "out" / "report.html").read_text()
+    assert "second half" in json.loads((tmp_path / "out" / "calibration.json").read_text())["why"]
+
+
+def test_one_too_thin_is_not_calibrated(whole) -> None:
+    told = json.loads((whole / "report.json").read_text())
+    assert told["calibrated"] is False and "too thin" in told["calibration"]["why"]
+
+
 def test_the_commands_on_a_tiny_tomogram(fitted, tmp_path, capsys) -> None:
     given, _ = fitted
     out, beside = tmp_path / "out", tmp_path / "x.mrc"
@@ -289,11 +394,13 @@ def test_the_commands_on_a_tiny_tomogram(fitted, tmp_path, capsys) -> None:
     assert "16 draws by bootstrap" in said and "GB of memory" in said and not out.exists()
     assert cli(["sample", *given, "-o", str(out), "--draws", "2", "--modes", "1", "-q"]) == 0
     report = json.loads((out / "report.json").read_text())
-    assert report["calibrated"] is False
+    assert report["calibrated"] is True
     regions = report["regions"]
     assert 0.1 < regions["measured"]["over_restoration"] < regions["wedge"]["over_restoration"]
     html = (out / "report.html").read_text()
-    assert "not calibrated" in html and "too small" in html and html.count("data:image/png") == 3
+    assert "size of this spread is calibrated" in html and html.count("data:image/png") == 4
+    assert json.loads((out / "calibration.json").read_text()) == report["calibration"]
+    check_of_the_calibration(report["calibration"])
     # The spread beside a restoration is that of the same draws, and what was needed for it is gone.
     restored = ["restore", *given, "-o", str(beside), "--uncertainty", "--draws", "2", "-q"]
     assert cli(restored) == 0
@@ -305,10 +412,13 @@ def test_the_commands_on_a_tiny_tomogram(fitted, tmp_path, capsys) -> None:
     # Stopped before what it was made from stood beside it, or before the draws were removed.
     draws = tmp_path / "x_std.draws"
     record = json.loads((tmp_path / "x_std.json").read_text())
+    assert record["calibration"]["measured"] == report["calibration"]["measured"]
     store = DrawStore(draws, record["made_from"])
     store.open(10.0, overwrite=False)
     assert cli(restored) == 0 and not draws.exists()
     assert cli([*restored, "--seed", "1"]) == 2
+    assert cli([*restored, "--no-calibrate"]) == 2  # another spread stands there
+    assert cli(["restore", *given, "-o", str(beside), "--no-calibrate", "-q"]) == 2
     assert cli([*restored, "--keep-measured", "--overwrite"]) == 2
     assert cli(["restore", *given, "-o", str(beside), "--draws", "2", "-q"]) == 2
     capsys.readouterr()

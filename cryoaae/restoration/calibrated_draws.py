@@ -1,0 +1,225 @@
+"""The draws of a tomogram with the spread that its own errors show: found, fitted, checked, applied.
+
+Everything but the last step looks at one part of the tomogram, at most `REGION` working voxels an axis, so the cost is
+bounded. Errors found stand beside the draws (they do not depend on their number); the calibrated draws have a store of
+their own, so that those that were drawn stay as they are and more can be added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryoaae.io.atomic import write_text
+from cryoaae.restoration.draw_sources import covering, covering_axes, generator_of
+from cryoaae.restoration.draw_store import ERRORS
+from cryoaae.restoration.draw_volumes import DrawVolumes
+from cryoaae.restoration.found_errors import PASSES, TURNS_DEG, FoundErrors, chessboard, find_errors
+from cryoaae.restoration.plain import plain
+from cryoaae.restoration.recalibration import (
+    FORMAT,
+    Powers,
+    Recalibration,
+    fit_recalibration,
+    powers_of_draws,
+    recalibrated,
+)
+from cryoaae.restoration.reliability import Sampled, check_recalibration
+from cryoaae.restoration.tomogram_draws import TomogramDraws
+from cryoaae.restoration.turned_boxes import continued
+from cryoaae.restoration.validate import REGION
+from cryoaae.restoration.working import WorkingTomogram, normalisation_of
+from cryoaae.runs.progress import Progress
+from cryoaae.volume import Volume
+
+# The spread is measured on at most so many draws.
+MOST_MEASURED = 32
+# What the generators of this step are for, besides the seed and the number of the draw.
+HIDING, CHECKING, ADDING = 1, 2, 3
+
+
+def calibrate(volumes: DrawVolumes, sampling: TomogramDraws, told: Progress) -> tuple[DrawVolumes, dict[str, Any]]:
+    """Bring the spread of draws that stand to the errors found in the tomogram.
+
+    Parameters
+    ----------
+    volumes : DrawVolumes
+        With all draws that were asked for.
+    sampling : TomogramDraws
+    told : Progress
+
+    Returns
+    -------
+    volumes : DrawVolumes
+        With the calibrated draws; the same as before where nothing can be found.
+    facts : dict
+        Plain data: "calibrated", "why" not, and by what.
+
+    Raises
+    ------
+    InterruptedRunError
+        What was found is kept.
+    """
+    why = sampling.not_calibrated_because
+    if why is not None:
+        return volumes, _not_calibrated(why)
+    work = _Calibration(volumes, sampling, told)
+    told.start(f"calibrating {sampling.item.name}", work.amount, "voxels")
+    if not work.found.all_measured():
+        return volumes, _not_calibrated("too few coefficients were measured for any error to be found")
+    fitted = work.fitted()
+    facts = plain({
+        "format": FORMAT, "calibrated": True, "why": None, "hidden_by_turns_deg": list(TURNS_DEG),
+        "region_zyx": [[s.start, s.stop] for s in work.region], "draws": len(work.deviations),
+        **fitted.facts(work.tomogram), "shares": fitted.shares(work.tomogram, work.powers[0]), "check": work.check(),
+        "made_from": sampling.made_from,
+    })  # fmt: skip
+    made = work.apply(fitted, _digest(facts))
+    told.finish()
+    return made, facts
+
+
+def said_of(facts: Mapping[str, Any]) -> str:
+    """What calibration came to, in a line."""
+    if not facts["calibrated"]:
+        return f"not calibrated ({facts['why']}), too small in the wedge"
+    words, check = "calibrated by two halves and hidden tilts", facts["check"]
+    if check is not None:
+        measured, hidden = (check["whole"][name] for name in ("measured", "hidden"))
+        words += (
+            "; on blocks its factors were not fitted on it is "
+            f"{_times(measured['after'])} the error where data were measured (before {_times(measured['before'])}) "
+            f"and {_times(hidden['after'])} that of hidden tilts (before {_times(hidden['before'])})"
+        )
+    extrapolated = facts["shares"]["extrapolated"]
+    return words + (f"; {extrapolated:.0%} of it in the wedge is extrapolated" if extrapolated else "")
+
+
+def _times(ratio: float | None) -> str:
+    return "an unknown multiple of" if ratio is None else f"{ratio:.2f} times"
+
+
+def _not_calibrated(why: str) -> dict[str, Any]:
+    return {"format": FORMAT, "calibrated": False, "why": why}
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _kept(path: Path) -> FoundErrors | None:
+    """Errors that were found before; None if there are none, or they cannot be read."""
+    try:
+        return FoundErrors.from_facts(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """The steps on one tomogram."""
+
+    volumes: DrawVolumes
+    sampling: TomogramDraws
+    told: Progress
+
+    @cached_property
+    def region(self) -> tuple[slice, slice, slice]:
+        """The middle of the tomogram, in working voxels of its own."""
+        shape = [s.stop - s.start for s in covering(self.volumes.tomogram.plan.frame)]
+        z, y, x = (slice((n - min(n, REGION)) // 2, (n - min(n, REGION)) // 2 + min(n, REGION)) for n in shape)
+        return z, y, x
+
+    @cached_property
+    def tomogram(self) -> WorkingTomogram:
+        """The region on a working grid of its own."""
+        sampling = self.sampling
+        whole, bin_ = sampling.volumes, int(sampling.restorer.spec.working_bin)
+        part = [
+            slice(s.start * bin_, min(s.stop * bin_, n)) for s, n in zip(self.region, whole[0].shape, strict=True)
+        ]
+        cut = [Volume(volume.block(*part), volume.voxel_size_angstrom, source=volume.source) for volume in whole]
+        return WorkingTomogram.of(
+            cut, sampling.item.wedge, sampling.restorer,
+            options=replace(sampling.options.restoring, contrast_transfer=None),
+            normalisation=normalisation_of(whole, sampling.restorer), advance=self._advance,
+        )  # fmt: skip
+
+    def _advance(self, voxels: int) -> None:
+        self.told.check()
+        self.told.advance(float(voxels))
+
+    @property
+    def amount(self) -> float:
+        """Working voxels that the network is to see."""
+        passes = 2 if self._errors_path.exists() else PASSES
+        return float(passes * math.prod(self.tomogram.shape))
+
+    @cached_property
+    def deviations(self) -> list[Tensor]:
+        """Draws in the region, on its continued grid."""
+        store, count = self.volumes.store, min(self.sampling.options.draws, MOST_MEASURED)
+        axes = covering_axes(self.tomogram.plan.frame)
+        cut = (torch.from_numpy(store.read(n)[self.region].copy()) for n in range(1, count + 1))
+        return [continued(deviation, axes) for deviation in cut]
+
+    @cached_property
+    def estimates(self) -> list[Tensor]:
+        """The restored halves."""
+        return self.tomogram.restore_each(self.tomogram.halves)
+
+    @cached_property
+    def parts(self) -> tuple[Tensor, Tensor]:
+        return chessboard(self.tomogram)
+
+    @cached_property
+    def found(self) -> FoundErrors:
+        """Errors found; they are kept, for more draws."""
+        kept = _kept(self._errors_path)
+        if kept is not None:
+            return kept
+        generator = generator_of(self.sampling.options.seed, 0, HIDING)
+        found = find_errors(self.tomogram, self.estimates, self.parts, generator=generator)
+        write_text(self._errors_path, json.dumps(found.facts(), indent=1) + "\n")
+        return found
+
+    @property
+    def _errors_path(self) -> Path:
+        return self.volumes.store.folder / ERRORS
+
+    @cached_property
+    def powers(self) -> list[Powers]:
+        """Of the draws: over all voxels, and over each part."""
+        restored = torch.stack(self.estimates).mean(dim=0)
+        return powers_of_draws(self.tomogram, restored, self.deviations, [self.tomogram.counted, *self.parts])
+
+    def fitted(self) -> Recalibration:
+        return fit_recalibration(self.tomogram, self.found, self.powers[0])
+
+    def check(self) -> dict[str, Any] | None:
+        sampled = Sampled(self.tomogram, self.estimates, self.deviations, self.parts)
+        generator = generator_of(self.sampling.options.seed, 0, CHECKING)
+        return check_recalibration(sampled, self.found, self.powers[1:], generator=generator)
+
+    def apply(self, fitted: Recalibration, digest: str) -> DrawVolumes:
+        """Make the calibrated draws that do not stand; return what writes them."""
+        whole, seed = self.volumes.tomogram, self.sampling.options.seed
+        store, fields = self.volumes.store.recalibrated(digest), fitted.fields(whole)
+        store.open(whole.voxel_size_angstrom, overwrite=not store.ours())
+        part = covering(whole.plan.frame)
+        for number in range(1, self.sampling.options.draws + 1):
+            self.told.check()
+            if not store.path(number).exists():
+                deviation = self.volumes.continued(self.volumes.store.read(number))
+                made = recalibrated(deviation, fields, generator_of(seed, number, ADDING))
+                store.write(number, made[part].contiguous())
+        return replace(self.volumes, store=store)

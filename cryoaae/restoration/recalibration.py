@@ -1,0 +1,277 @@
+"""Recalibration of the spread: from errors found in a tomogram to what is done to its draws.
+
+Where data were measured the error is that of the restored halves, shell by shell. In the wedge nothing was measured, so
+the error is that which hidden tilts foretell, by shell k and distance d to measured data (`wedge_forecast`):
+
+    E(k, d) = S_k - 2 rho(k, d) sqrt(S_k M(k, d)) + M(k, d)
+
+S: power of the structure, from the halves in measured directions (the law of structures does not know the beam); M:
+power of what the restoration put there; rho: its correlation with the structure, of hidden tilts. Deviations are then
+multiplied in Fourier space,
+
+    d'_k = F^-1 ( g F d_k + sqrt(a) F w_k ),        w_k white
+
+with a gain g and, where there is too little spread to be scaled, an independent error of power a
+(`metrics.spread_factors`), both smooth in frequency and distance. The restoration does not change; spread
+and modes follow from the d'_k.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoaae.metrics.spread_factors import SpreadFactors, fit_factors
+from cryoaae.physics.fourier import irfft, radius, rfft
+from cryoaae.physics.wedge import HALF_SLAB
+from cryoaae.restoration.found_errors import Errors, FoundErrors, coefficients, measured_table
+from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, SHELLS, UNIT, Key, scored_cells
+from cryoaae.restoration.null_tests import MEASURED_DEPTH
+from cryoaae.restoration.wedge_forecast import fit_law, wedge_table
+from cryoaae.restoration.working import WorkingTomogram
+
+FORMAT = "cryoaae spread calibration 1"
+# Distances to measured data that the wedge is divided into; frequencies of the working grid end at about 0.45.
+COLUMNS = math.ceil(SHELL_EDGES[-1] / DISTANCE_STEP)
+# Share of a correlation that is doubted where nothing was tested.
+DOUBT = 0.5
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """What is done to the deviations of draws.
+
+    Parameters
+    ----------
+    measured : SpreadFactors
+        (shells, 1).
+    wedge : SpreadFactors
+        (shells, distances).
+    extrapolated : (shells, distances) bool
+        Deeper in the wedge, or at other resolutions, than hidden tilts reached.
+    """
+
+    measured: SpreadFactors
+    wedge: SpreadFactors
+    extrapolated: NDArray[np.bool_]
+
+    def fields(self, tomogram: WorkingTomogram) -> tuple[Tensor, Tensor]:
+        """Gain and added power of every coefficient, (z, y, x // 2 + 1) float32 each.
+
+        Beyond the edge of what was measured nothing is known, and the gain is the wedge's; inside it goes over evenly
+        within the zone that is not counted as measured for sure.
+        """
+        shape = tomogram.shape
+        wedge = tomogram.wedge.solid()
+        edges = np.array(SHELL_EDGES)
+        shell = (radius(shape).double() - (edges[0] + edges[1]) / 2) / (edges[1] - edges[0])
+        column = wedge.depth(shape, object_zyx=UNIT).nan_to_num(0, 0, 0).double() / DISTANCE_STEP - 0.5
+        depth = wedge.depth(shape, object_zyx=tomogram.core_shape).double()
+        share = ((depth - MEASURED_DEPTH) / (HALF_SLAB - MEASURED_DEPTH)).clamp(0.0, 1.0)
+        none = torch.zeros_like(column)
+
+        def mixed(seen: Array, missing: Array) -> Tensor:
+            return torch.lerp(_between(seen, shell, none), _between(missing, shell, column), share)
+
+        gain = mixed(np.log(self.measured.gain), np.log(self.wedge.gain)).exp()
+        added = mixed(self.measured.added, self.wedge.added)
+        return gain.float(), added.float()
+
+    def facts(self, tomogram: WorkingTomogram) -> dict[str, Any]:
+        """As plain data, cell by cell of what there is."""
+        inverse, wedge = 1 / tomogram.voxel_size_angstrom, coefficients(wedge_table(tomogram), tomogram.counted)
+        seen = coefficients(measured_table(tomogram), tomogram.counted)
+
+        def band(shell: int) -> dict[str, float]:
+            return {
+                "low_per_angstrom": SHELL_EDGES[shell] * inverse, "high_per_angstrom": SHELL_EDGES[shell + 1] * inverse
+            }  # fmt: skip
+
+        def cell(factors: SpreadFactors, key: Key) -> dict[str, Any]:
+            return {
+                "gain": float(factors.gain[key]), "added_power": float(factors.added[key]),
+                "interval": [float(factors.low[key]), float(factors.high[key])], "pooled": bool(factors.pooled[key]),
+            }  # fmt: skip
+
+        return {
+            "measured": [{"shell": k, **band(k), **cell(self.measured, (k, d))} for k, d in sorted(seen)],
+            "wedge": [
+                {
+                    "shell": k, **band(k), "distance_low_per_angstrom": d * DISTANCE_STEP * inverse,
+                    "distance_high_per_angstrom": (d + 1) * DISTANCE_STEP * inverse, **cell(self.wedge, (k, d)),
+                    "extrapolated": bool(self.extrapolated[k, d]),
+                }
+                for k, d in sorted(wedge)
+            ],
+        }  # fmt: skip
+
+    def shares(self, tomogram: WorkingTomogram, powers: Powers) -> dict[str, float | None]:
+        """Shares of the calibrated spread's power: extrapolated and added in the wedge, added where measured."""
+
+        def power(factors: SpreadFactors, own: dict[Key, float], table: Tensor) -> dict[Key, tuple[float, float]]:
+            counts = coefficients(table, tomogram.counted)
+            return {
+                key: (counts[key] * float(factors.gain[key] ** 2 * value), counts[key] * float(factors.added[key]))
+                for key, value in own.items()
+            }
+
+        wedge = power(self.wedge, powers.spread_wedge, wedge_table(tomogram))
+        seen = power(self.measured, powers.spread_measured, measured_table(tomogram))
+        beyond = sum(sum(wedge[key]) for key in wedge if self.extrapolated[key])
+        whole, whole_seen = (sum(map(sum, parts.values())) for parts in (wedge, seen))
+        return {
+            "extrapolated": beyond / whole if whole > 0 else None,
+            "added": sum(added for _, added in wedge.values()) / whole if whole > 0 else None,
+            "added_measured": sum(added for _, added in seen.values()) / whole_seen if whole_seen > 0 else None,
+        }
+
+
+def _between(grid: Array, row: Tensor, column: Tensor) -> Tensor:
+    """Values of a grid (rows, columns) at real positions, those of the nearest edge beyond it; float64."""
+    values = torch.from_numpy(np.ascontiguousarray(grid))
+    rows, columns = values.shape
+    r, c = row.clamp(0, rows - 1), column.clamp(0, columns - 1)
+    r0, c0 = r.long().clamp(max=max(rows - 2, 0)), c.long().clamp(max=max(columns - 2, 0))
+    r1, c1 = (r0 + 1).clamp(max=rows - 1), (c0 + 1).clamp(max=columns - 1)
+    along = torch.lerp(values[r0, c0], values[r0, c1], c - c0), torch.lerp(values[r1, c0], values[r1, c1], c - c0)
+    return torch.lerp(*along, r - r0)
+
+
+def recalibrated(deviation: Tensor, fields: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
+    """A deviation (z, y, x) on the continued working grid, with the spread that was found.
+
+    Parameters
+    ----------
+    deviation : (z, y, x)
+    fields : pair of (z, y, x // 2 + 1)
+        From `Recalibration.fields`.
+    generator : torch.Generator
+        Of the independent error.
+    """
+    gain, added = fields
+    spectrum = rfft(deviation) * gain
+    if bool((added > 0).any()):
+        spectrum = spectrum + rfft(torch.randn(deviation.shape, generator=generator)) * added.sqrt()
+    return irfft(spectrum, deviation.shape)
+
+
+def fit_recalibration(tomogram: WorkingTomogram, found: FoundErrors, powers: Powers) -> Recalibration:
+    """Fit the factors to errors found in a tomogram, or a part of it.
+
+    Parameters
+    ----------
+    tomogram : WorkingTomogram
+    found : FoundErrors
+    powers : Powers
+        Of the draws and of the restoration, over the same voxels.
+
+    Raises
+    ------
+    ValueError
+        When nothing was found where data were measured.
+    """
+    measured = found.all_measured()
+    error, doubt, spread = (np.full((SHELLS, 1), np.nan) for _ in range(3))
+    for key, cell in measured.items():
+        error[key], doubt[key] = cell.error, math.sqrt(cell.error_variance)
+        spread[key] = powers.spread_measured.get(key, np.nan)
+    wedge, wedge_doubt, extrapolated = _foretold(tomogram, measured, found.all_hidden(), powers.restored_wedge)
+    wedge_spread = np.full((SHELLS, COLUMNS), np.nan)
+    for key, value in powers.spread_wedge.items():
+        wedge_spread[key] = value
+    seen = fit_factors(error, doubt, spread)
+    # No wedge, or one too thin to hold a coefficient: as beside it.
+    missing = fit_factors(wedge, wedge_doubt, wedge_spread) if np.isfinite(wedge).any() else _widened(seen)
+    return Recalibration(seen, missing, extrapolated)
+
+
+def _widened(seen: SpreadFactors) -> SpreadFactors:
+    """Factors of the measured region at every distance."""
+    gain, added, low, high = (np.repeat(v, COLUMNS, axis=1) for v in (seen.gain, seen.added, seen.low, seen.high))
+    return SpreadFactors(gain, added, low, high, np.ones(gain.shape, dtype=bool))
+
+
+def _foretold(
+    tomogram: WorkingTomogram, measured: Errors, hidden: Errors, restored: dict[Key, float]
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Error power of the wedge and its deviation, (shells, distances), and what lies beyond what was tested."""
+    law = fit_law({key: cell.powers for key, cell in hidden.items()})
+    doubts = _doubts(hidden)
+    error, deviation = np.full((2, SHELLS, COLUMNS), np.nan)
+    extrapolated = np.ones((SHELLS, COLUMNS), dtype=bool)
+    for (shell, column), made in restored.items():
+        seen = measured.get((shell, 0))
+        if seen is None:
+            continue
+        structure = max(0.0, seen.signal)
+        rho, beyond = law.at(shell, (column + 0.5) * DISTANCE_STEP)
+        doubt = doubts.get(shell, 1.0) + (DOUBT * rho if beyond else 0.0)
+        both = math.sqrt(structure * made)
+        slope = 1 - rho * math.sqrt(made / structure) if structure > 0 else 1.0
+        variance = seen.powers.signal_variance / seen.coefficients**2
+        error[shell, column] = structure - 2 * rho * both + made
+        deviation[shell, column] = math.hypot(slope * math.sqrt(variance), 2 * both * doubt)
+        extrapolated[shell, column] = beyond
+    return error, deviation, extrapolated
+
+
+def _doubts(hidden: Errors) -> dict[int, float]:
+    """Standard deviation of the correlation found, by shell."""
+    sums: dict[int, tuple[float, float]] = {}
+    for (shell, _), cell in hidden.items():
+        most = math.sqrt(max(0.0, cell.powers.signal * cell.powers.estimate))
+        variance, total = sums.get(shell, (0.0, 0.0))
+        sums[shell] = variance + cell.powers.common_variance, total + most
+    return {shell: min(1.0, math.sqrt(variance) / total) for shell, (variance, total) in sums.items() if total > 0}
+
+
+@dataclass(frozen=True)
+class Powers:
+    """Power per coefficient by (shell, distance), over some voxels.
+
+    Parameters
+    ----------
+    spread_measured, spread_wedge : dict
+        Of the draws.
+    restored_wedge : dict
+        Of the restoration.
+    """
+
+    spread_measured: dict[Key, float]
+    spread_wedge: dict[Key, float]
+    restored_wedge: dict[Key, float]
+
+
+def powers_of_draws(
+    tomogram: WorkingTomogram, restored: Tensor, deviations: Sequence[Tensor], wheres: Sequence[Tensor]
+) -> list[Powers]:
+    """Powers of draws and restoration, (z, y, x) each on the continued grid, over sets of voxels (z, y, x) bool."""
+    seen, wedge = measured_table(tomogram), wedge_table(tomogram)
+    found = (
+        power_by_cell(seen, deviations, wheres), power_by_cell(wedge, deviations, wheres),
+        power_by_cell(wedge, [restored], wheres),
+    )  # fmt: skip
+    return [Powers(*powers) for powers in zip(*found, strict=True)]
+
+
+def power_by_cell(table: Tensor, volumes: Sequence[Tensor], wheres: Sequence[Tensor]) -> list[dict[Key, float]]:
+    """Mean power per coefficient of volumes by the cells of a table, over each set of voxels."""
+    counts = [coefficients(table, where) for where in wheres]
+    found: list[dict[Key, float]] = [dict.fromkeys(count, 0.0) for count in counts]
+    bands = list(scored_cells(table, wheres[0].shape))
+    for volume in volumes:
+        spectrum = rfft(volume)
+        for key, band in bands:
+            squares = irfft(spectrum * band, volume.shape).double().square()
+            for sums, count, where in zip(found, counts, wheres, strict=True):
+                sums[key] += float(squares[where].sum()) / (count[key] * len(volumes))
+    return found
