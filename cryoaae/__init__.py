@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Volume": "cryoaae.volume",
     "MissingWedge": "cryoaae.physics.wedge",
+    "ContrastTransfer": "cryoaae.physics.ctf",
     "Restorer": "cryoaae.models.restorer",
     "open_volume": "cryoaae.io.mrc",
     "write_volume": "cryoaae.io.mrc",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cryoaae.io.mrc import open_volume, write_volume
     from cryoaae.io.store import SubtomogramStore
     from cryoaae.models.restorer import Restorer
+    from cryoaae.physics.ctf import ContrastTransfer
     from cryoaae.physics.wedge import MissingWedge
     from cryoaae.restoration.evaluate import evaluate
     from cryoaae.restoration.fit import fit

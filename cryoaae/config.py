@@ -47,6 +47,7 @@ class FitConfig(BaseModel):
     blocks: Whole = FitSettings.blocks
     renew_every: Whole = FitSettings.renew_every
     batch_size: Whole = FitSettings.batch_size
+    start: Literal["spectrum", "general"] = "spectrum"
     widths: Annotated[list[Whole], Field(min_length=1, max_length=6)] = list(FitSettings.widths)
     learning_rate: Annotated[float, Field(gt=0, le=1)] = FitSettings.learning_rate
     warm_up_steps: Annotated[int, Field(ge=0)] = FitSettings.warm_up_steps

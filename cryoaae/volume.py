@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,3 +60,29 @@ class Volume:
     def numpy(self) -> NDArray[np.float32]:
         """Return the whole volume as (z, y, x) float32."""
         return np.asarray(self.data, dtype=np.float32)
+
+
+class _Mean:
+    """Mean of arrays of one shape, made where it is read: nothing is read before, or kept."""
+
+    def __init__(self, parts: Sequence[NDArray[Any]]) -> None:
+        self.parts = tuple(parts)
+        self.shape, self.ndim, self.dtype = parts[0].shape, parts[0].ndim, np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        total: NDArray[np.float64] = sum(np.asarray(part[key], dtype=np.float64) for part in self.parts)  # type: ignore[assignment]
+        return (total / len(self.parts)).astype(np.float32)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self[index] for index in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[...].astype(dtype or self.dtype)
+
+
+def mean_volume(volumes: Sequence[Volume]) -> Volume:
+    """Mean of volumes (z, y, x) of one grid, with the facts of the first; read as it is used."""
+    return replace(volumes[0], data=cast("NDArray[Any]", _Mean([volume.data for volume in volumes])))

@@ -46,7 +46,7 @@ from restoration_conditions import (
     plan,
     prepared,
 )
-from restoration_table import ROWS, figure, measured, scores_of, table
+from restoration_table import ROWS, UNDONE, figure, measured, scores_of, table
 
 import cryoaae
 from cryoaae.errors import InterruptedRunError
@@ -57,10 +57,16 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.checkpoint import load_latest
 from cryoaae.io.project import open_tomogram
+from cryoaae.metrics.nulls import NullInput, available_nulls
+from cryoaae.models.general import load_any
 from cryoaae.patches.featureless import random_phases
+from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.contrast import undo_contrast
 from cryoaae.restoration.fit import as_items
+from cryoaae.restoration.general import settled
+from cryoaae.restoration.scratch import Scratch
 from cryoaae.runs.progress import ConsoleProgress
 
 RUNS = Path("benchmark_runs") / "restoration"
@@ -171,8 +177,9 @@ def restored(data: Data, weights: Path, output: Path) -> float:
     halves = "single" not in data.volumes
     cpu = time.process_time()
     cryoaae.restore(
-        **data.inputs(), output=output, model=weights, symmetries=True, halves=halves, device=DEVICE, overwrite=True
-    )
+        **data.inputs(), output=output, model=weights, symmetries=True, halves=halves, device=DEVICE, overwrite=True,
+        contrast_transfer=data.transfer,
+    )  # fmt: skip
     return time.process_time() - cpu
 
 
@@ -250,10 +257,30 @@ def nulls_of(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def evaluated(data: Data, output: Path, *, baselines: bool) -> dict[str, Any]:
-    return cryoaae.evaluate(
+    found = cryoaae.evaluate(
         output, wedge=data.wedge, truth=data.truth, **data.volumes, particles=data.particles, baselines=baselines,
         output=output.with_suffix("") if baselines else None,
     )  # fmt: skip
+    if baselines and data.transfer is not None:
+        found["rows"] += undone_nulls(data, data.transfer)
+    return found
+
+
+def undone_nulls(data: Data, transfer: ContrastTransfer) -> Iterator[dict[str, Any]]:
+    """Every null with the contrast transfer undone as in the restoration: rows as of `cryoaae.evaluate`."""
+    volumes = [cryoaae.open_volume(path) for path in data.volumes.values()]
+    halves = [torch.from_numpy(volume.numpy().astype(np.float32)) for volume in volumes]
+    even, odd = halves if len(halves) == 2 else (None, None)
+    voxel = volumes[0].voxel_size_angstrom
+    inputs = NullInput(sum(halves) / len(halves), data.wedge, even, odd)
+    for null in available_nulls(inputs):
+        undone = null.compute(inputs).numpy().copy()
+        undo_contrast(undone, transfer, voxel, scratch=Scratch(None), check=lambda: None)
+        found = cryoaae.evaluate(
+            undone, wedge=data.wedge, truth=data.truth, particles=data.particles, baselines=False,
+            voxel_size_angstrom=voxel,
+        )  # fmt: skip
+        yield found["rows"][0] | {"kind": "null", "name": null.name + UNDONE}
 
 
 def provenance() -> dict[str, str]:
@@ -280,12 +307,15 @@ def powers(volume: torch.Tensor, wedge: MissingWedge) -> dict[str, float]:
     return {"wedge": float(spectrum[(depth >= 3) & band].sum()), "seen": float(spectrum[(depth <= -1) & band].sum())}
 
 
-def nothing_from_nothing(data: Data, weights: Path, seed: int) -> dict[str, float]:
-    """Restore pure noise of the data's spectrum and the phase-randomised data; powers against the data's."""
+def nothing_from_nothing(data: Data, weights: Path | None, seed: int) -> dict[str, float]:
+    """Restore pure noise of the data's spectrum and the phase-randomised data; powers against the data's.
+
+    A general restorer (`weights` None) is told the data's own spectrum and tilts, as a fitted one knows them.
+    """
     generator = torch.Generator().manual_seed(seed)
     volumes = [cryoaae.open_volume(path) for path in data.volumes.values()]
     even, odd = (torch.from_numpy(np.array(volume.numpy())) for volume in volumes)
-    model = cryoaae.Restorer.load(weights)
+    model = settled(load_any(weights), volumes, data.wedge, of_mean=False)
 
     def restored_powers(*halves: torch.Tensor) -> dict[str, float]:
         out = cryoaae.restore_array(

@@ -34,7 +34,10 @@ def command(
         str | None,
         typer.Option("--prior", help="none, or adversarial (cryogen1): restorations that look like real patches."),
     ] = None,
-    init: Annotated[Path | None, typer.Option("--init", help="Run or weights to start from.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="Run or weights to start from, or `general`: the restorer that comes along."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", min=0)] = None,
     lenient: o.Lenient = False,
@@ -55,8 +58,9 @@ def command(
 
     settings = load_fit_config(
         preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed,
-        hold_out_deg=hold_out_deg, prior=prior,
+        hold_out_deg=hold_out_deg, prior=prior, start="general" if str(init) == "general" else None,
     )  # fmt: skip
+    init = None if str(init) == "general" else init
     items = resolve_inputs(
         inputs or (), even=even or (), odd=odd or (), tilts=tilts or None, tilt_range=tilt_range,
         tilt_axis=tilt_axis, flip_tilts=flip_tilts,

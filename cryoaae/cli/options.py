@@ -29,9 +29,40 @@ Lenient = Annotated[bool, typer.Option("--lenient", help="Accept extra bytes aft
 FillNonfinite = Annotated[
     str | None, typer.Option("--fill-nonfinite", help="'median': fill NaN and Inf voxels with the median.")
 ]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", help="Run folder of `cryoaae fit`, or its weights; default: the general restorer that comes along."
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate/--no-calibrate", help="Bring the spread to the errors that two halves and hidden tilts show."
+    ),
+]
 Symmetries = Annotated[
     bool, typer.Option("--symmetries/--no-symmetries", help="Average over half turns that keep the wedge.")
 ]
+Defocus = Annotated[
+    str | None,
+    typer.Option(
+        "--defocus", metavar="UM|STAR",
+        help="Undo the contrast transfer: underfocus in micrometres, or the STAR file of the tilt series.",
+    ),
+]  # fmt: skip
+Voltage = Annotated[float | None, typer.Option("--voltage", help="Of --defocus, kilovolts; by default 300.")]
+Cs = Annotated[float | None, typer.Option("--cs", help="Of --defocus: spherical aberration, mm; by default 2.7.")]
+AmplitudeContrast = Annotated[
+    float | None, typer.Option("--amplitude-contrast", help="Of --defocus, a share; by default 0.1.")
+]
+PhaseFlipped = Annotated[
+    str | None,
+    typer.Option(
+        "--phase-flipped", metavar="yes|no",
+        help="Of --defocus: whether the CTF's signs were corrected in the tomogram; by default yes.",
+    ),
+]  # fmt: skip
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
@@ -53,6 +84,32 @@ def fill(value: str | None) -> bool:
 def opening(voxel_size: float | None, *, lenient: bool, fill_nonfinite: str | None) -> dict[str, Any]:
     """Keywords of `io.project.open_tomogram`, from the options of that name."""
     return {"voxel_size_angstrom": voxel_size, "lenient": lenient, "fill_nonfinite": fill(fill_nonfinite)}
+
+
+def contrast_transfer(
+    defocus: str | None, voltage: float | None, cs: float | None, amplitude_contrast: float | None, flipped: str | None
+) -> Any:
+    """What is to be undone (`restoration.contrast.Transfers`), from these options; None without --defocus."""
+    optics = {"--voltage": voltage, "--cs": cs, "--amplitude-contrast": amplitude_contrast}
+    given = [name for name, value in optics.items() if value is not None]
+    if flipped not in (None, "yes", "no"):
+        raise InputError("--phase-flipped", f"'{flipped}' is not known", "give yes or no")
+    if defocus is None:
+        if given or flipped:
+            raise InputError((given or ["--phase-flipped"])[0], "given without --defocus", "give --defocus too")
+        return None
+    from cryoaae.physics.ctf import ContrastTransfer
+    from cryoaae.restoration.contrast import read_transfers
+
+    try:
+        defocus_um = float(defocus)
+    except ValueError:
+        if given:
+            raise InputError(given[0], "given with a STAR file, which states it", "leave it out") from None
+        return read_transfers(Path(defocus), phase_flipped=flipped != "no")
+    names = {"voltage_kv": voltage, "cs_mm": cs, "amplitude_contrast": amplitude_contrast}
+    stated = {name: value for name, value in names.items() if value is not None}
+    return ContrastTransfer((defocus_um,), phase_flipped=flipped != "no", **stated)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from cryoaae.errors import InputError
 
 def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="An MRC file for one tomogram, or a folder.")],
-    model: Annotated[Path, typer.Option("--model", help="Run folder of `cryoaae fit`, or its weights.")],
+    model: o.Model = None,
     inputs: o.Inputs = None,
     even: o.Even = None,
     odd: o.Odd = None,
@@ -23,10 +23,19 @@ def command(
     tilt_axis: o.TiltAxis = "y",
     flip_tilts: o.FlipTilts = False,
     voxel_size: o.VoxelSize = None,
+    adapt: Annotated[
+        float | None,
+        typer.Option("--adapt", help="First fit the general restorer further on these, so many minutes.", min=0.01),
+    ] = None,
     halves: Annotated[bool, typer.Option("--halves", help="Also write the two restored halves.")] = False,
     keep_measured: Annotated[
         bool, typer.Option("--keep-measured", help="Put the measured Fourier coefficients back as they were.")
     ] = False,
+    defocus: o.Defocus = None,
+    voltage: o.Voltage = None,
+    cs: o.Cs = None,
+    amplitude_contrast: o.AmplitudeContrast = None,
+    phase_flipped: o.PhaseFlipped = None,
     symmetries: o.Symmetries = True,
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write X_std.mrc: where the restoration is less certain.")
@@ -34,6 +43,7 @@ def command(
     draws: Annotated[
         int | None, typer.Option("--draws", help="Draws that the spread is made from, by default 16.")
     ] = None,
+    calibrate: o.Calibrate = True,
     seed: o.Seed = 0,
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float16.")] = "float32",
     allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
@@ -48,40 +58,66 @@ def command(
     verbose: o.Verbose = False,
     debug: o.Debug = False,
 ) -> None:
-    """Restore tomograms with a fitted restorer; the tilts come from the model if it was fitted on them."""
+    """Restore tomograms with the restorer that comes along, adapted or not, or with one that was fitted.
+
+    The tilts come from the model if it was fitted on these tomograms.
+    """
+    if adapt is not None and model is not None:
+        raise InputError("--adapt", "is for the general restorer", "leave --model out, or fit with --init MODEL")
     if draws is not None and not uncertainty:
         raise InputError("--draws", "given without --uncertainty", "give --uncertainty too")
+    if not calibrate and not uncertainty:
+        raise InputError("--no-calibrate", "given without --uncertainty", "give --uncertainty too")
     spread_draws = (16 if draws is None else draws) if uncertainty else 0
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
+    transfers = o.contrast_transfer(defocus, voltage, cs, amplitude_contrast, phase_flipped)
+    items: list[Any] = list(inputs or ())
+    run = None
+    if adapt is not None:
+        from cryoaae.io.project import resolve_inputs
+        from cryoaae.restoration.adapt import adapted_path
+
+        run = adapted_path(output)
+        items = list(resolve_inputs(
+            inputs or (), even=even or (), odd=odd or (), tilts=tilts or None, tilt_range=tilt_range,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts,
+        ))  # fmt: skip
     if dry_run:
         from cryoaae.restoration.engine import RestoreOptions
         from cryoaae.restoration.restore import plan_restore
 
         lines = plan_restore(
-            inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
+            items, output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
             tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads, overwrite=overwrite, dtype=dtype,
-            uncertainty=spread_draws, seed=seed, opening=opening,
+            uncertainty=spread_draws, calibrate=calibrate, seed=seed, opening=opening,
             options=RestoreOptions(
                 halves=halves, keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale,
-                device=device,
+                device=device, contrast_transfer=transfers,
             ),
         )  # fmt: skip
+        if run is not None:
+            lines.insert(0, f"the general restorer would first be fitted further for {adapt:g} minutes -> {run}")
         o.would({"restore": lines}, lines, as_json=as_json)
         return
     from cryoaae.restoration.restore import restore
 
     with o.told(quiet=quiet, verbose=verbose) as progress:
+        if run is not None and adapt is not None:
+            from cryoaae.restoration.adapt import adapt as fit_further
+
+            model = fit_further(
+                items, run, minutes=adapt, seed=seed, overwrite=overwrite, device=device, threads=threads,
+                progress=progress, **opening,
+            )  # fmt: skip
         results = restore(
-            inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
+            items, output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
             tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads,
             overwrite=overwrite, dtype=dtype, progress=progress, opening=opening, halves=halves,
             keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale, device=device,
-            uncertainty=spread_draws, seed=seed,
+            uncertainty=spread_draws, calibrate=calibrate, seed=seed, contrast_transfer=transfers,
         )  # fmt: skip
         for result in results:
             files = ", ".join(str(p) for p in result.paths)
-            if result.spread is not None:
-                progress.message(f"{result.spread}: spread, not calibrated, too small in the wedge")
             if result.skipped:
                 progress.message(f"kept {files}: made before from the same; --overwrite makes it again")
                 continue
@@ -90,4 +126,6 @@ def command(
                 f"({result.voxels_per_second / 1e6:.2f} million voxels/s, {100 * (1 - result.network_share):.0f} % "
                 "outside the network)"
             )
+            if result.undone:
+                progress.message(f"contrast transfer undone: {result.undone}")
     o.show([asdict(result) for result in results], as_json=as_json)

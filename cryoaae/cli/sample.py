@@ -12,7 +12,7 @@ from cryoaae.cli import options as o
 
 def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for mean, std, draws, modes and report.")],
-    model: Annotated[Path, typer.Option("--model", help="Run folder of `cryoaae fit`, or its weights.")],
+    model: o.Model = None,
     inputs: o.Inputs = None,
     even: o.Even = None,
     odd: o.Odd = None,
@@ -30,6 +30,12 @@ def command(
     turns: Annotated[
         str, typer.Option("--turns", help="any; tilt-axis for filaments or membranes that lie in one way.")
     ] = "any",
+    defocus: o.Defocus = None,
+    voltage: o.Voltage = None,
+    cs: o.Cs = None,
+    amplitude_contrast: o.AmplitudeContrast = None,
+    phase_flipped: o.PhaseFlipped = None,
+    calibrate: o.Calibrate = True,
     symmetries: o.Symmetries = True,  # as for restore, whose output the mean is
     seed: o.Seed = 0,
     allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
@@ -45,12 +51,14 @@ def command(
     debug: o.Debug = False,
 ) -> None:
     """Draw what a tomogram may look like: mean, spread, draws and modes; stopped, the same command goes on."""
+    from cryoaae.restoration.calibrated_draws import said_of
     from cryoaae.restoration.posterior import plan_sampling, sample
     from cryoaae.restoration.tomogram_draws import SampleOptions
 
     chosen = SampleOptions(
         draws=draws, sampler=sampler, modes=modes, keep_draws=keep_draws, seed=seed, turns=turns,
-        symmetries=symmetries, device=device, allow_scale=allow_scale,
+        calibrate=calibrate, symmetries=symmetries, device=device, allow_scale=allow_scale,
+        contrast_transfer=o.contrast_transfer(defocus, voltage, cs, amplitude_contrast, phase_flipped),
     )  # fmt: skip
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     if dry_run:
@@ -70,7 +78,7 @@ def command(
         for result in results:
             progress.message(
                 f"{result['name']}: {result['draws']} draws, spread {result['spread_rms']:.3g} in the tomogram's "
-                "units; not calibrated, too small in the wedge"
+                f"units, {said_of(result['calibration'])}"
             )
         progress.message(f"wrote {output}")
     o.show(results, as_json=as_json)

@@ -12,7 +12,7 @@ from cryoaae.cli import options as o
 
 def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for report.html and report.json.")],
-    model: Annotated[Path, typer.Option("--model", help="Run folder of `cryoaae fit`, or its weights.")],
+    model: o.Model = None,
     inputs: o.Inputs = None,
     even: o.Even = None,
     odd: o.Odd = None,

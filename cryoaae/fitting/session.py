@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cryoaae.errors import InputError
 from cryoaae.fitting.loop import Loop
@@ -18,9 +19,11 @@ from cryoaae.io.project import Tomogram
 from cryoaae.matching.referee import Referee
 from cryoaae.matching.structure import Clouds, Microscope, require_halves
 from cryoaae.models.adversarial_prior import AdversarialPrior
+from cryoaae.models.general import GeneralRestorer, quarter_turns
 from cryoaae.models.pair_fitting import PairFitting, whitening
 from cryoaae.models.restorer import Restorer, RestorerSpec
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
+from cryoaae.patches.imaging import conditions
 from cryoaae.patches.normalise import SILENT, Normalisation, by_noise, measure_noise, shared_normalisation
 from cryoaae.patches.pairs import BlockPool, BlockRecipe
 from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
@@ -112,7 +115,12 @@ def _skewness(source: TomogramSource) -> float:
 
 
 def prepare(
-    tomograms: list[Tomogram], settings: FitSettings, *, device: torch.device, scratch: Path, init: Restorer | None
+    tomograms: list[Tomogram],
+    settings: FitSettings,
+    *,
+    device: torch.device,
+    scratch: Path,
+    init: Restorer | GeneralRestorer | None,
 ) -> Session:
     """Measure, choose the grid, prepare the sources and build model, pool and loop.
 
@@ -126,7 +134,8 @@ def prepare(
     wedges = [shown_wedge(t.name, t.wedge, settings.hold_out_deg) for t in tomograms]
     shown = [_shown(t, wedge) for t, wedge in zip(tomograms, wedges, strict=True)]
     raw = [measure_spectra(v, wedge, generator=generator) for v, wedge in zip(shown, wedges, strict=True)]
-    working_bin = init.spec.working_bin if init else settings.working_bin
+    fitted = init if isinstance(init, Restorer) else None  # a general one suits any grid
+    working_bin = fitted.spec.working_bin if fitted else settings.working_bin
     if working_bin is None:
         working_bin = min(
             choose_working_bin(s, v[0].shape, voxel_size_angstrom=voxel_size) for s, v in zip(raw, volumes, strict=True)
@@ -137,7 +146,7 @@ def prepare(
     noises = [
         measure_noise(v, working_bin, n) if len(v) == 2 else None for v, n in zip(volumes, measured, strict=True)
     ]
-    share = init.spec.noise_share if init else _noise_share(measured, noises)
+    share = fitted.spec.noise_share if fitted else _noise_share(measured, noises)
     for tomogram, wedge, pair, spectrum, plain, noise in zip(
         tomograms, wedges, shown, raw, measured, noises, strict=True
     ):
@@ -152,19 +161,25 @@ def prepare(
         sources.append(source)
         spectra.append(on_grid)
         normalisations.append(normalisation.scale)
-    mean = _mean(spectra)
+    mean, skewness = _mean(spectra), float(np.mean([_skewness(s) for s in sources]))
+    contrast, turns = (fitted.spec.contrast, fitted.spec.quarter_turns) if fitted else (1, 0)
+    if isinstance(init, GeneralRestorer):
+        contrast, turns = 1 if skewness >= 0 else -1, quarter_turns(wedges[0])[0]
     restorer = Restorer(
         RestorerSpec(
             working_bin=working_bin,
             voxel_size_angstrom=voxel_size,
             network=init.spec.network if init else {"widths": list(settings.widths)},
             noise_share=share,
-            skewness=float(np.mean([_skewness(s) for s in sources])),
+            skewness=skewness,
             tomograms=[_describe(t, s) for t, s in zip(tomograms, sources, strict=True)],
+            contrast=contrast,
+            quarter_turns=turns,
         ),
         mean,
         fine=_mean([s.normalised(n) for s, n in zip(raw, normalisations, strict=True)]),
         halves=len(volumes[0]),
+        condition=_condition(spectra, wedges, working_bin * voxel_size),
     )
     if init is not None:
         # Its weights, but the spectra and so the linear part of these tomograms.
@@ -176,6 +191,15 @@ def prepare(
     )  # fmt: skip
     model, feed = _model_and_feed(restorer.train(), mean, pool, watched, settings)
     return Session(Loop(model, feed, settings), feed, restorer, spectra, voxel_size)
+
+
+def _condition(spectra: list[Spectra], wedges: list[MissingWedge], working_voxel_angstrom: float) -> Tensor:
+    """What a network that is told of the imaging is told: the mean over the tomograms."""
+    told = [
+        conditions(s, quarter_turns(wedge)[1], working_voxel_angstrom)
+        for s, wedge in zip(spectra, wedges, strict=True)
+    ]
+    return torch.stack(told).mean(dim=0)
 
 
 def _model_and_feed(

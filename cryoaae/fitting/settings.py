@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cryoaae.errors import InputError
 
 PRIORS = ("none", "adversarial")
+STARTS = ("spectrum", "general")
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,11 @@ class FitSettings:
         Steps after which the oldest block is replaced by a freshly rotated one.
     batch_size : int
         Patches a step.
+    start : {"spectrum", "general"}
+        Where a fit starts that is not given a model: from the linear estimate that the spectrum gives, or from
+        the restorer that comes with the package.
     widths : tuple of int
-        Channels of the U-Net at each resolution, the full one first.
+        Channels of the U-Net at each resolution, the full one first; a fit that starts from a model has its.
     learning_rate, warm_up_steps : float, int
         Peak rate of Adam and steps to reach it; it falls as a half cosine over the budget.
     ema_decay : float
@@ -72,6 +76,7 @@ class FitSettings:
     blocks: int = 12
     renew_every: int = 6
     batch_size: int = 2
+    start: str = "spectrum"
     widths: tuple[int, ...] = (8, 32, 64)
     learning_rate: float = 2e-3
     warm_up_steps: int = 50
@@ -101,6 +106,8 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.prior not in PRIORS:
             raise InputError("prior", f"{self.prior!r} is none of {', '.join(PRIORS)}")
+        if self.start not in STARTS:
+            raise InputError("start", f"{self.start!r} is none of {', '.join(STARTS)}")
 
     @property
     def prior_patch(self) -> int:

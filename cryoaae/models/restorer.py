@@ -18,7 +18,7 @@ from cryoaae.patches.spectra import Spectra, interpolate, radial_kernel
 KERNEL_REACH = 6
 FINE_SHELLS = 32
 FORMAT = "cryoaae-restorer"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class RestorerSpec:
         working grid; 0 when it was fitted on single volumes.
     tomograms : list of dict
         Name, content digest and wedge of each tomogram it was fitted on.
+    contrast, quarter_turns : int, int
+        A network that came with the sign of its contrast and its tilt axis along y sees densities times
+        `contrast`, turned by so many quarters from y towards x.
+    of_mean : bool
+        Whether the network estimates from the mean of the halves, not from each half.
     """
 
     working_bin: int
@@ -48,6 +53,9 @@ class RestorerSpec:
     skewness: float = 0.0
     noise_share: float = 0.0
     tomograms: list[dict[str, Any]] = field(default_factory=list)
+    contrast: int = 1
+    quarter_turns: int = 0
+    of_mean: bool = False
 
 
 def averaged(fsc: Tensor, count: int) -> Tensor:
@@ -91,6 +99,8 @@ class Restorer(nn.Module):
         their Wiener filter alone (`restoration.detail`): kept where it was measured, never filled.
     halves : int
         How many inputs are averaged when restoring: 2 for halves, 1 for a single volume.
+    condition : (c,), optional
+        What the network is told of the imaging, if it is to be told (`patches.imaging`).
 
     Notes
     -----
@@ -103,6 +113,7 @@ class Restorer(nn.Module):
     wiener_mean: Tensor
     fine: Tensor
     presence_known: Tensor
+    condition: Tensor
 
     def __init__(
         self,
@@ -111,6 +122,7 @@ class Restorer(nn.Module):
         *,
         fine: Spectra | None = None,
         halves: int = 2,
+        condition: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -124,6 +136,9 @@ class Restorer(nn.Module):
         self.network = UNet(in_channels=2, **spec.network)
         self.presence = Presence(self.network.features, self.network.levels)
         self.register_buffer("presence_known", torch.tensor(False))
+        if self.network.gains is not None:
+            told = torch.zeros(self.network.conditions) if condition is None else condition
+            self.register_buffer("condition", told.float())
 
     def know_presence(self) -> None:
         """Use the probabilities of `presence` from now on."""
@@ -147,16 +162,25 @@ class Restorer(nn.Module):
     def features(self, y: Tensor, wiener: Tensor | None = None) -> list[Tensor]:
         """What the network sees of normalised densities (b, 1, z, y, x), at all its levels."""
         wiener = convolve(y, self.wiener) if wiener is None else wiener
-        return self.network.encode(torch.cat([y, wiener], dim=1))
+        return self.network.encode(self._faced(torch.cat([y, wiener], dim=1)), self._told(y))
+
+    def _told(self, y: Tensor) -> Tensor | None:
+        """What the network is told of the imaging of a batch."""
+        return None if self.network.gains is None else self.condition.expand(len(y), -1)
+
+    def _faced(self, y: Tensor, way: int = 1) -> Tensor:
+        """Densities with the contrast and tilt axis that the network knows, or back again (`way` = -1)."""
+        turned = torch.rot90(y, way * self.spec.quarter_turns, (-2, -1)) if self.spec.quarter_turns else y
+        return turned if self.spec.contrast == 1 else self.spec.contrast * turned
 
     def _estimate(self, y: Tensor, kernel: Tensor) -> Tensor:
         wiener = convolve(y, self.wiener)
         features = self.features(y, wiener)
-        residual = self.network.decode(features)
+        residual = self._faced(self.network.decode(features, self._told(y)), -1)
         linear = wiener if kernel is self.wiener else convolve(y, kernel)
         if not self.presence_known:
             return linear + residual
-        p = self.presence(features)
+        p = torch.rot90(self.presence(features), -self.spec.quarter_turns, (-2, -1))
         return (1 - p[:, NOTHING, None]) * linear + p[:, STRUCTURE, None] * residual
 
     def restore(self, y: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """A small 3-D U-Net that treats every place alike.
 
 No normalisation layers: they see one patch, turn empty ice into structure and forget the contrast.
-Without biases the network is homogeneous of degree one, so silence in is silence out.
+Without biases the network is homogeneous of degree one, so silence in is silence out. What is known of
+the imaging beforehand (tilts, noise, voxel size) multiplies its features, which keeps it so.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class UNet(nn.Module):
         3 x 3 x 3 convolutions in each block.
     bias : bool
         Whether layers have biases.
+    conditions : int
+        Numbers that say how the density was imaged; 0: the network is for one way of imaging.
     """
 
     def __init__(
@@ -54,9 +57,11 @@ class UNet(nn.Module):
         widths: Sequence[int] = (8, 32, 64),
         convolutions: int = 2,
         bias: bool = False,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
         levels = len(widths)
+        self.widths, self.conditions = tuple(widths), conditions
         self.levels, self.convolutions, self.features = levels, convolutions, sum(widths)
         self.down = nn.ModuleList(
             _convolutions(in_channels if i == 0 else widths[i - 1], w, convolutions, bias) for i, w in enumerate(widths)
@@ -69,6 +74,7 @@ class UNet(nn.Module):
             _convolutions(2 * widths[i], widths[i], convolutions, bias) for i in range(levels - 1)
         )
         self.last = nn.Conv3d(widths[0], 1, 1, bias=False)
+        self.gains = _Gains(conditions, 2 * sum(widths) - widths[-1]) if conditions else None
         self._initialise()
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -104,7 +110,15 @@ class UNet(nn.Module):
         """Receptive-field radius of the features of `encode`, in voxels of the input."""
         return self.convolutions * (2 * self.multiple - 1) + self.multiple - 1
 
-    def encode(self, x: Tensor) -> list[Tensor]:
+    def _loud(self, x: Tensor, block: int, condition: Tensor | None) -> Tensor:
+        """Features of a block, multiplied as the condition (b, c) says; blocks count down and up again."""
+        if self.gains is None or condition is None:
+            return x
+        widths = [*self.widths, *reversed(self.widths[:-1])]
+        start = sum(widths[:block])
+        return x * self.gains(condition)[:, start : start + widths[block], None, None, None]
+
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> list[Tensor]:
         """(b, c, z, y, x) -> features of all levels, (b, widths[l], z / 2^l, ...)."""
         # A third faster on CPUs; the result is the same.
         x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -112,19 +126,37 @@ class UNet(nn.Module):
         for level, block in enumerate(self.down):
             if level:
                 x = nn.functional.avg_pool3d(x, 2)
-            x = block(x)
+            x = self._loud(block(x), level, condition)
             features.append(x)
         return features
 
-    def decode(self, features: list[Tensor]) -> Tensor:
+    def decode(self, features: list[Tensor], condition: Tensor | None = None) -> Tensor:
         """Features of all levels -> (b, 1, z, y, x)."""
         x = features[-1]
         for level in reversed(range(self.levels - 1)):
             x = nn.functional.interpolate(self.narrow[level](x), scale_factor=2.0, mode="nearest")
             x = self.up[level](torch.cat([x, features[level]], dim=1))
+            x = self._loud(x, 2 * (self.levels - 1) - level, condition)
         out: Tensor = self.last(x)
         return out
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, c, z, y, x) -> (b, 1, z, y, x)."""
-        return self.decode(self.encode(x))
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(b, c, z, y, x) and what is known of the imaging (b, conditions) -> (b, 1, z, y, x)."""
+        return self.decode(self.encode(x, condition), condition)
+
+
+class _Gains(nn.Module):
+    """A gain for every channel of every block from the conditions, (b, c) -> (b, channels); 1 at the start."""
+
+    HIDDEN = 32
+
+    def __init__(self, conditions: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(conditions, self.HIDDEN)
+        self.second = nn.Linear(self.HIDDEN, channels)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Keep gains positive: a channel is made louder or quieter, never turned over."""
+        return torch.exp(self.second(torch.tanh(self.first(condition))))

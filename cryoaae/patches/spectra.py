@@ -90,7 +90,9 @@ def interpolate(curve: Tensor, position: Tensor) -> Tensor:
     return curve[low] * (1 - fraction) + curve[(low + 1).clamp(max=len(curve) - 1)] * fraction
 
 
-def measure_spectra(volumes: list[Volume], wedge: MissingWedge, *, generator: torch.Generator) -> Spectra:
+def measure_spectra(
+    volumes: list[Volume], wedge: MissingWedge, *, generator: torch.Generator, blocks: int = BLOCKS
+) -> Spectra:
     """Measure spectra over blocks at random places, in the measured region of Fourier space.
 
     Parameters
@@ -99,6 +101,8 @@ def measure_spectra(volumes: list[Volume], wedge: MissingWedge, *, generator: to
         Two halves, or a single volume.
     wedge : MissingWedge
         Wedge of the volumes, laboratory frame.
+    blocks : int
+        How many to measure over, of 64 voxels; more of a single volume's smaller ones.
     """
     shape = volumes[0].shape
     edge = BOX if len(volumes) == 2 else BOX_SINGLE
@@ -110,11 +114,11 @@ def measure_spectra(volumes: list[Volume], wedge: MissingWedge, *, generator: to
     window = taper(box)
     energy = float((window**2).mean())
     rows = []
-    for _ in range(BLOCKS * (BOX // edge)):
+    for _ in range(blocks * (BOX // edge)):
         start = [int(torch.randint(n - b + 1, (1,), generator=generator)) for n, b in zip(shape, box, strict=True)]
         where = [slice(a, a + b) for a, b in zip(start, box, strict=True)]
-        blocks = [torch.from_numpy(v.block(*where)) for v in volumes]
-        spectra = [rfft((b - b.mean()) * window) for b in blocks]
+        pieces = [torch.from_numpy(v.block(*where)) for v in volumes]
+        spectra = [rfft((piece - piece.mean()) * window) for piece in pieces]
         cross = (spectra[0] * spectra[-1].conj()).real
         difference = (spectra[0] - spectra[-1]).abs() ** 2 / 2
         rows.append(torch.stack([shell_sum(p * seen, index, shells) for p in (cross, difference)]) / energy)

@@ -19,6 +19,7 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_bytes
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs, split_inputs
+from cryoaae.models.general import load_any
 from cryoaae.models.restorer import Restorer
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
@@ -61,7 +62,7 @@ def fit(
     settings : FitSettings, optional
         Default: the `fast` preset.
     init : path, optional
-        Run or weights to start from instead of from the spectrum.
+        Run or weights to start from instead of from the spectrum; ``general``: the restorer that comes along.
     resume : bool
         Go on with an interrupted run; bit-identical on CPU when limited by steps.
     device, threads : str, int
@@ -97,7 +98,7 @@ def fit(
     ]
     for tomogram in tomograms:
         check_tomogram(tomogram, settings)
-    start = None if init is None else Restorer.load(init)
+    start = None if init is None and settings.start == "spectrum" else load_any(init)
     with RunFolder.create(
         Path(run_path), "fit", config, inputs=paths, overwrite=overwrite, resume=resume
     ) as folder:

@@ -16,9 +16,10 @@ from cryoaae.io.atomic import check_output
 from cryoaae.io.mrc import assert_unchanged, create_volume
 from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.io.weights import digest
-from cryoaae.models.restorer import Restorer
+from cryoaae.models.general import load_any
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.batch import each_tomogram
+from cryoaae.restoration.contrast import transfer_of
 from cryoaae.restoration.done import (
     RestoreResult,
     check_record,
@@ -29,6 +30,7 @@ from cryoaae.restoration.done import (
 )
 from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
 from cryoaae.restoration.fitted_on import check_voxel_size, resolve_with_model
+from cryoaae.restoration.general import caveats, seen_by, settled
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.spread_beside import spreads_beside
 from cryoaae.runs.progress import NullProgress, Progress
@@ -58,10 +60,10 @@ def restore_array(
     ----------
     even, odd : (z, y, x)
         The two halves; `odd` is None for a single volume.
-    model : Restorer
-        A fitted restorer.
+    model : Restorer or GeneralRestorer
+        A fitted restorer, or a general one.
     wedge : MissingWedge, optional
-        Needed for `keep_measured` only.
+        Needed for `keep_measured`, `symmetries` and a general restorer.
     voxel_size_angstrom : float
         Must be within 10 % of what the model was fitted on.
     progress : Progress, optional
@@ -88,9 +90,10 @@ def restore_array(
         raise InputError(
             "halves", f"shapes {[a.shape for a in arrays]}", "give volumes (z, y, x) of one shape"
         )
-    check_voxel_size(voxel_size_angstrom, model, "array", allow_scale=chosen.allow_scale)
     volumes = [Volume(a, voxel_size_angstrom) for a in arrays]
-    shape = volumes[0].shape
+    model = settled(model, volumes, wedge, of_mean=not chosen.halves)
+    check_voxel_size(voxel_size_angstrom, model, "array", allow_scale=chosen.allow_scale)
+    volumes, shape = seen_by(model, volumes), volumes[0].shape
     plan = plan_restoration(shape, model, chosen)
     # Working copies lie in memory here, next to the arrays themselves.
     preflight(
@@ -109,7 +112,7 @@ def restore(
     inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
     output: Path | str = "",
     *,
-    model: nn.Module | Path | str,
+    model: nn.Module | Path | str | None = None,
     even: Sequence[Path | str] | Path | str = (),
     odd: Sequence[Path | str] | Path | str = (),
     tilts: Sequence[Path | str] | Path | str | None = None,
@@ -121,6 +124,7 @@ def restore(
     overwrite: bool = False,
     dtype: str = "float32",
     uncertainty: int = 0,
+    calibrate: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
     options: RestoreOptions | None = None,
@@ -135,8 +139,8 @@ def restore(
         Single volumes, or inputs resolved already; or give `even` and `odd`.
     output : path
         An MRC file for one tomogram, or a folder.
-    model : Restorer or path
-        A fitted restorer, its weights, or its run folder.
+    model : Restorer, GeneralRestorer or path, optional
+        A fitted restorer, its weights, or its run folder. Default: the general restorer that comes with the package.
     even, odd, tilts, tilt_range, tilt_axis, flip_tilts
         As on the command line; see `io.project.resolve_inputs`.
     voxel_size_angstrom : float, optional
@@ -149,6 +153,8 @@ def restore(
         ``float32`` or ``float16``.
     uncertainty : int
         Draws from which the spread is made that is written beside the mean, X_std.mrc; 0: none.
+    calibrate : bool
+        Bring the spread to the errors that two halves and hidden tilts show.
     seed : int
         Of the draws.
     progress : Progress, optional
@@ -178,15 +184,16 @@ def restore(
         "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
         "flip_tilts": flip_tilts,
     }  # fmt: skip
-    restorer = Restorer.load(model) if isinstance(model, str | Path) else model
+    restorer = load_any(model) if model is None or isinstance(model, str | Path) else model
     opening = {"voxel_size_angstrom": voxel_size_angstrom, **(opening or {})}
     work = _resolve(
         inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
     )
     means = {item.paths[0]: item.tomogram for item in work}
     spreads = spreads_beside(
-        means, restorer, chosen, draws=uncertainty, seed=seed, opening=opening, overwrite=overwrite
-    )
+        means, restorer, chosen, draws=uncertainty, seed=seed, calibrate_spread=calibrate, opening=opening,
+        overwrite=overwrite,
+    )  # fmt: skip
     if Path(output).suffix.lower() not in MRC_SUFFIXES:
         Path(output).mkdir(exist_ok=True)
     told = progress or NullProgress()
@@ -207,11 +214,12 @@ def plan_restore(
     inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
     output: Path | str = "",
     *,
-    model: nn.Module | Path | str,
+    model: nn.Module | Path | str | None = None,
     threads: int | None = None,
     overwrite: bool = False,
     dtype: str = "float32",
     uncertainty: int = 0,
+    calibrate: bool = True,
     seed: int = 0,
     opening: dict[str, Any] | None = None,
     options: RestoreOptions | None = None,
@@ -221,7 +229,7 @@ def plan_restore(
 
     Parameters
     ----------
-    inputs, output, model, threads, overwrite, dtype, uncertainty, seed, opening, options
+    inputs, output, model, threads, overwrite, dtype, uncertainty, calibrate, seed, opening, options
         As for `restore`.
     **geometry
         ``even``, ``odd``, ``tilts``, ``tilt_range``, ``tilt_axis``, ``flip_tilts`` of `restore`.
@@ -232,28 +240,34 @@ def plan_restore(
     """
     chosen = options or RestoreOptions()
     set_threads(threads)
-    restorer = Restorer.load(model) if isinstance(model, str | Path) else model
+    restorer = load_any(model) if model is None or isinstance(model, str | Path) else model
     opening = opening or {}
     work = _resolve(
         inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
     )
     means = {item.paths[0]: item.tomogram for item in work}
     spreads = spreads_beside(
-        means, restorer, chosen, draws=uncertainty, seed=seed, opening=opening, overwrite=overwrite
-    )
+        means, restorer, chosen, draws=uncertainty, seed=seed, calibrate_spread=calibrate, opening=opening,
+        overwrite=overwrite,
+    )  # fmt: skip
     lines = []
     for item in work:
         name, outputs = item.tomogram.name, ", ".join(map(str, item.paths))
         if item.result is not None:
             lines.append(f"{name}: done already -> {outputs}")
             continue
-        like = open_tomogram(item.tomogram, **opening).volumes[0]
-        check_voxel_size(like.voxel_size_angstrom, restorer, name, allow_scale=chosen.allow_scale)
-        plan = plan_restoration(like.shape, restorer, replace(chosen, halves=len(item.paths) > 1))
+        tomogram = open_tomogram(item.tomogram, **opening)
+        like, halves = tomogram.volumes[0], len(item.paths) > 1
+        own = settled(restorer, tomogram.volumes, tomogram.wedge, of_mean=not halves)
+        check_voxel_size(like.voxel_size_angstrom, own, name, allow_scale=chosen.allow_scale)
+        plan = plan_restoration(like.shape, own, replace(chosen, halves=halves))
+        transfer = transfer_of(chosen.contrast_transfer, name)
         lines.append(
             f"{name}: {' x '.join(map(str, like.shape))} voxels -> {outputs}; "
             f"needs {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.2f} GB of scratch"
+            + (f"; contrast transfer undone: {transfer}" if transfer else "")
         )
+        lines.extend(f"{name}: {words}" for words in caveats(restorer, own, tomogram.wedge))
     return lines + [spread.describe() for spread in spreads.values()]
 
 
@@ -318,9 +332,13 @@ def _restore_item(
     opening: dict[str, Any],
 ) -> RestoreResult:
     name, paths = item.tomogram.name, item.paths
+    options = replace(options, contrast_transfer=transfer_of(options.contrast_transfer, name))
     tomogram = open_tomogram(item.tomogram, **opening)
     volumes = list(tomogram.volumes)
     like, shape = volumes[0], volumes[0].shape
+    general, model = model, settled(model, volumes, tomogram.wedge, of_mean=len(paths) == 1)
+    for words in caveats(general, model, tomogram.wedge):
+        progress.message(f"{name}: {words}")
     check_voxel_size(
         like.voxel_size_angstrom, model, like.source or name, allow_scale=options.allow_scale
     )
@@ -334,7 +352,7 @@ def _restore_item(
         arrays = [stack.enter_context(create_volume(path, shape, **facts)) for path in paths]
         progress.start(f"restoring {name}", float(voxels), "voxels")
         seconds, network = restore_volumes(
-            volumes,
+            seen_by(model, volumes),
             Outputs(arrays[0], arrays[1:]),
             model,
             plan,
@@ -347,6 +365,7 @@ def _restore_item(
             assert_unchanged(volume)
         forget(paths)  # the outputs are replaced on leaving
     progress.finish()
-    result = RestoreResult(name, paths, seconds, voxels / seconds, network / seconds, plan.tile)
+    undone = str(options.contrast_transfer or "")
+    result = RestoreResult(name, paths, seconds, voxels / seconds, network / seconds, plan.tile, undone=undone)
     remember(result, item.tomogram.paths, item.settings)
     return result

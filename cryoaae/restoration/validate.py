@@ -15,12 +15,14 @@ from cryoaae.errors import InputError
 from cryoaae.io.atomic import make_folder, write_bytes, write_text
 from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.io.weights import digest
+from cryoaae.models.general import GeneralRestorer, load_any
 from cryoaae.models.restorer import Restorer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.batch import each_tomogram
 from cryoaae.restoration.checks import Checked, Checks
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.fitted_on import check_voxel_size, resolve_with_model
+from cryoaae.restoration.general import settled
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.working import FACE_VOXELS, WorkingTomogram, normalisation_of
 from cryoaae.runs.progress import NullProgress, Progress, duration
@@ -72,7 +74,7 @@ def validate(
     inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
     output: Path | str = "",
     *,
-    model: Restorer | Path | str,
+    model: Restorer | GeneralRestorer | Path | str | None = None,
     even: Sequence[Path | str] | Path | str = (),
     odd: Sequence[Path | str] | Path | str = (),
     tilts: Sequence[Path | str] | Path | str | None = None,
@@ -97,8 +99,8 @@ def validate(
         Single volumes, or inputs resolved already; or give `even` and `odd`.
     output : path
         Folder to write to; with several tomograms one folder in it for each.
-    model : Restorer or path
-        A fitted restorer, its weights, or its run folder.
+    model : Restorer, GeneralRestorer or path, optional
+        A fitted restorer, its weights, or its run folder. Default: the general restorer that comes with the package.
     even, odd, tilts, tilt_range, tilt_axis, flip_tilts
         As on the command line; see `io.project.resolve_inputs`.
     voxel_size_angstrom : float, optional
@@ -146,7 +148,7 @@ def plan_validation(
     inputs: Sequence[Path | str | TomogramInput] | Path | str | TomogramInput = (),
     output: Path | str = "",
     *,
-    model: Restorer | Path | str,
+    model: Restorer | GeneralRestorer | Path | str | None = None,
     threads: int | None = None,
     overwrite: bool = False,
     options: ValidateOptions | None = None,
@@ -291,7 +293,7 @@ def _plan(
     opening: dict[str, Any],
     geometry: dict[str, Any],
 ) -> list[_Work]:
-    restorer = Restorer.load(model) if isinstance(model, str | Path) else model
+    restorer = load_any(model) if model is None or isinstance(model, str | Path) else model
     items = resolve_with_model(inputs, restorer, geometry, opening)
     weights, work = digest(dict(restorer.state_dict())), []
     for item in items:
@@ -309,18 +311,19 @@ def _plan(
             raise InputError(folder, "is a file", "give a folder")
         opened = open_tomogram(item, **opening)
         volumes = list(opened.volumes)
-        check_voxel_size(volumes[0].voxel_size_angstrom, restorer, item.name, allow_scale=options.allow_scale)
-        thin = min(volumes[0].shape) // int(restorer.spec.working_bin)
+        own = settled(restorer, volumes, item.wedge, of_mean=False)
+        check_voxel_size(volumes[0].voxel_size_angstrom, own, item.name, allow_scale=options.allow_scale)
+        thin = min(volumes[0].shape) // int(own.spec.working_bin)
         if thin < THINNEST:
             raise InputError(
                 item.name, f"only {thin} working voxels thick: nothing can be checked away from its faces",
                 f"{THINNEST} are needed",
             )  # fmt: skip
-        name = str(model) if isinstance(model, str | Path) else "model"
+        name = str(model) if isinstance(model, str | Path) else "the general restorer" if model is None else "model"
         inputs_facts = {"inputs": [file_facts(path) for path in item.paths]}
         work.append(
             _Work(
-                item.name, folder, volumes, item.wedge, restorer, name, options, {**made_from, **inputs_facts}, done
+                item.name, folder, volumes, item.wedge, own, name, options, {**made_from, **inputs_facts}, done
             )
         )  # fmt: skip
     return work

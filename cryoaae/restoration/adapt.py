@@ -1,0 +1,63 @@
+"""Adapt the general restorer to tomograms: a short fit on their own halves that starts from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cryoaae.fitting.settings import FitSettings
+from cryoaae.io.project import TomogramInput
+from cryoaae.restoration.fit import fit
+from cryoaae.restoration.restore import MRC_SUFFIXES
+
+# What it has learned is worth more than what a few minutes can teach: small steps.
+LEARNING_RATE, WARM_UP_STEPS = 5e-4, 20
+
+
+def adapted_settings(minutes: float, *, seed: int = 0) -> FitSettings:
+    """Settings of a fit that adapts the general restorer."""
+    return replace(
+        FitSettings(), start="general", minutes=minutes, learning_rate=LEARNING_RATE, warm_up_steps=WARM_UP_STEPS,
+        seed=seed,
+    )  # fmt: skip
+
+
+def adapted_path(output: Path) -> Path:
+    """Run folder beside an output file, or within an output folder."""
+    if output.suffix.lower() in MRC_SUFFIXES:
+        return output.with_name(f"{output.stem}_adapted")
+    return output / "adapted"
+
+
+def adapt(
+    items: Sequence[TomogramInput],
+    run_path: Path,
+    *,
+    minutes: float,
+    seed: int = 0,
+    overwrite: bool = False,
+    **keywords: Any,
+) -> Path:
+    """Fit the general restorer further, or go on with an interrupted run; return the run folder.
+
+    Parameters
+    ----------
+    items : sequence of TomogramInput
+    run_path : path
+    minutes : float
+    seed : int
+    overwrite : bool
+        Start again where a run stands.
+    **keywords
+        ``device``, ``threads``, ``progress`` and how files are opened, as for `fit`.
+
+    Raises
+    ------
+    InputError, ResourceError, FittingDivergedError, InterruptedRunError
+    """
+    settings = adapted_settings(minutes, seed=seed)
+    run_path.parent.mkdir(exist_ok=True)
+    resume = run_path.exists() and not overwrite
+    return fit(list(items), run_path, settings=settings, resume=resume, overwrite=overwrite, **keywords)

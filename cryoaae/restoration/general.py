@@ -1,0 +1,92 @@
+"""The general restorer made one for a tomogram: measure it, choose the grid, tell the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cryoaae.errors import InputError
+from cryoaae.models.general import GeneralRestorer
+from cryoaae.patches.normalise import shared_normalisation
+from cryoaae.patches.spectra import choose_working_bin, measure_spectra
+from cryoaae.physics.resample import to_working_grid
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.volume import Volume, mean_volume
+
+# Working voxels an axis of the part that tells the contrast.
+PART = 96
+
+
+def settled(model: Any, volumes: Sequence[Volume], wedge: MissingWedge | None, *, of_mean: bool = True) -> Any:
+    """The restorer of a tomogram: what was fitted as it is, a general one by what is measured of the tomogram.
+
+    Parameters
+    ----------
+    model : Restorer or GeneralRestorer
+    volumes : sequence of Volume
+        The halves, or a single volume.
+    wedge : MissingWedge, optional
+        A general restorer needs it.
+    of_mean : bool
+        Whether a general one is to restore the mean of the halves, or each half.
+
+    Raises
+    ------
+    InputError
+        When the density is constant, or a general restorer is not told the tilts.
+    """
+    if not isinstance(model, GeneralRestorer):
+        return model
+    if wedge is None:
+        raise InputError("wedge", "a general restorer needs the tilts", "give the tilts or the tilt range")
+    given, voxel = list(volumes), volumes[0].voxel_size_angstrom
+    raw = measure_spectra(given, wedge, generator=torch.Generator().manual_seed(0))
+    working_bin = choose_working_bin(raw, given[0].shape, voxel_size_angstrom=voxel)
+    scale = shared_normalisation(given, working_bin).scale
+    sign = contrast_of(given, working_bin)
+    return model.restorer(
+        raw.on_working_grid(working_bin, scale), wedge, fine=raw.normalised(scale), working_bin=working_bin,
+        voxel_size_angstrom=voxel, halves=len(given), of_mean=of_mean, contrast=sign,
+    )  # fmt: skip
+
+
+def contrast_of(volumes: Sequence[Volume], working_bin: int) -> int:
+    """1 where structures are bright, -1 where they are dark: the sign of the density's skewness.
+
+    Structures fill less than half of a specimen, so that they are the longer tail of the histogram of a density
+    quiet enough to see it: the mean of the halves on the working grid, of a part in the middle.
+    """
+    whole = mean_volume(volumes)
+    edge = PART * working_bin
+    start = [max(0, (n - edge) // 2) for n in whole.shape]
+    count = [min(n, edge) // working_bin * working_bin for n in whole.shape]
+    z, y, x = (slice(a, a + n) for a, n in zip(start, count, strict=True))
+    density = to_working_grid(torch.from_numpy(whole.block(z, y, x)), working_bin).double()
+    density = density - density.mean()
+    return 1 if float((density**3).mean()) >= 0 else -1
+
+
+def caveats(general: Any, model: Any, wedge: MissingWedge) -> list[str]:
+    """What a user should know of a restoration by a general restorer; nothing of others.
+
+    Parameters
+    ----------
+    general : Restorer or GeneralRestorer
+        The one given.
+    model : Restorer
+        What was made of it for the tomogram.
+    """
+    if not isinstance(general, GeneralRestorer):
+        return []
+    shade = "bright" if model.spec.contrast > 0 else "dark"
+    words = [f"general restorer (no fit); structures taken to be {shade}"]
+    outside = general.outside(wedge, model.spec.working_bin * model.spec.voxel_size_angstrom)
+    return words + [f"outside of what the general restorer was trained on: {what}" for what in outside]
+
+
+def seen_by(model: Any, volumes: Sequence[Volume]) -> list[Volume]:
+    """What of a tomogram a restorer takes: its halves, or their mean."""
+    whole = bool(getattr(getattr(model, "spec", None), "of_mean", False))
+    return [mean_volume(volumes)] if whole and len(volumes) == 2 else list(volumes)

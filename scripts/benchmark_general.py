@@ -1,0 +1,179 @@
+"""The restorer that comes along: without a fit and adapted, beside every null and a fit from scratch.
+
+    benchmark_general.py [NAME ...] [--again]
+    benchmark_general.py --table
+
+Names are conditions of benchmark_restoration.py with a seed, "A/0", "full/700", or their beginnings; without any all
+are made. Structures of the simulations are of the even lines of maps_10A, which training has not seen; phantoms A and
+C hold some that it has. Adapting takes a fixed number of steps, so that a row can be made again, about what three
+minutes of two cores pay for; the CPU-seconds are in the row. The fit from scratch is that of benchmark_restoration.py,
+12 minutes, where its row stands. Rows are appended to docs/benchmarks/general.json; general.md is made from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark_restoration import (
+    DEVICE,
+    append,
+    evaluated,
+    nothing_from_nothing,
+    nulls_of,
+    provenance,
+    read_rows,
+)
+from restoration_conditions import CONDITIONS, Data, Run, prepared
+from restoration_table import ROWS as RESTORATION_ROWS
+from restoration_table import final, header, line, measured, null_title, of, scores_of
+
+import cryoaae
+from cryoaae.io.atomic import write_text
+from cryoaae.io.weights import digest
+from cryoaae.models.general import GeneralRestorer
+from cryoaae.restoration.adapt import adapted_settings
+
+ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "general.json"
+TABLE = ROWS.with_suffix(".md")
+RUNS = Path("benchmark_runs") / "general"
+# Data are shared with benchmark_restoration.py.
+DATA = Path("benchmark_runs") / "restoration" / "data"
+PLAN = [
+    Run("A", "general", 0), Run("C", "general", 0), Run("full", "general", 700), Run("defocus", "general", 700),
+    Run("snr0.3", "general", 700), Run("range50", "general", 700), Run("asymmetric", "general", 700),
+    Run("single", "general", 700), Run("full", "general", 701), Run("full", "general", 702),
+]  # fmt: skip
+ADAPT_STEPS = 240
+JUDGED = ("cc", "seen", "wedge", "low", "mid")
+
+
+def name_of(run: Run) -> str:
+    return f"{run.condition}/{run.seed}"
+
+
+def measure(run: Run, data: Data, folder: Path) -> dict[str, Any]:
+    """Restore without a fit, adapt, restore again; scores of both and of the nulls."""
+    general = GeneralRestorer.bundled()
+    started = time.process_time()
+    plain = restored(data, None, folder / "general.mrc")
+    general_cpu = time.process_time() - started
+    started = time.process_time()
+    adapted = folder / "adapted"
+    shutil.rmtree(adapted, ignore_errors=True)
+    settings = replace(adapted_settings(3.0, seed=run.seed), minutes=None, steps=ADAPT_STEPS)
+    cryoaae.fit(**data.inputs(), run_path=adapted, settings=settings, device=DEVICE)
+    fitted = restored(data, adapted, folder / "adapted.mrc")
+    adapted_cpu = time.process_time() - started
+    found = evaluated(data, fitted, baselines=True)
+    beside = nulls_of(found)
+    of_plain = evaluated(data, plain, baselines=False)
+    scores = {"general": of_plain["rows"][0], "adapted": found["rows"][0]}
+    row = {
+        "condition": run.condition, "seed": run.seed, "weights": digest(dict(general.state_dict()))[:16],
+        "training": general.spec.training, **beside,
+        "scores": {name: scores_of(row, units=beside["units"], curves=True) for name, row in scores.items()},
+        "cpu_seconds": {"general": round(general_cpu), "adapted": round(adapted_cpu)},
+        "settings": asdict(settings), "data": data.facts, **provenance(),
+    }  # fmt: skip
+    if "single" not in data.volumes:
+        row["nothing"] = {
+            "general": nothing_from_nothing(data, None, run.seed),
+            "adapted": nothing_from_nothing(data, adapted, run.seed),
+        }
+    return row
+
+
+def restored(data: Data, model: Path | None, output: Path) -> Path:
+    """Restore a run's data from file to file."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    cryoaae.restore(
+        **data.inputs(), output=output, model=model, symmetries=True, device=DEVICE, overwrite=True,
+        contrast_transfer=data.transfer,
+    )  # fmt: skip
+    return output
+
+
+# -- the page ------------------------------------------------------------------------------------------
+
+
+def latest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The last row of each data set, in the order of the plan."""
+    found = {f"{row['condition']}/{row['seed']}": row for row in rows}
+    return {name: found[name] for name in map(name_of, PLAN) if name in found}
+
+
+def from_scratch(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Scores of a 12-minute fit from scratch on the same data, if they stand."""
+    same = [r for r in of(rows, row["condition"]) if r["seed"] == row["seed"]] if measured(rows) else []
+    return final(same[-1]) if same else None
+
+
+def table(rows: Sequence[Mapping[str, Any]], restoration: Sequence[Mapping[str, Any]]) -> str:
+    """The page as Markdown."""
+    found = latest(rows)
+    lines = [
+        "# The restorer that comes along", "",
+        f"Made by `scripts/benchmark_general.py` from `general.json`: {len(found)} of {len(PLAN)} data sets. Columns "
+        "as in `restoration.md`. *No fit*: `cryoaae restore` without a model. *Adapted*: "
+        f"{ADAPT_STEPS} steps of fitting further, about `--adapt 3` on two cores. *From scratch*: `cryoaae fit` for 12 "
+        "minutes of two cores, where `restoration.json` has it. Phantoms A and C hold structures that training has "
+        "seen; the others are of the even lines of the maps, which it has not. A GPU was not measured.", "",
+    ]  # fmt: skip
+    if found:
+        training = next(reversed(found.values()))["training"]
+        lines += [
+            f"Weights `{next(reversed(found.values()))['weights']}`: {training['steps']} steps, "
+            f"{training['minutes']:.0f} minutes on {training['machine']}, {training['scenes']} scenes.", "",
+        ]  # fmt: skip
+    for row in found.values():
+        lines += section(row, from_scratch(row, restoration))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def section(row: Mapping[str, Any], scratch: Mapping[str, Any] | None) -> list[str]:
+    lines = [f"## {CONDITIONS[row['condition']].title}, seed {row['seed']}", "", *header("CPU-min")]
+    lines += [line(null_title(name), [scores], "") for name, scores in row["nulls"].items()]
+    for name, title in (("general", "**no fit**"), ("adapted", "**adapted**")):
+        lines.append(line(title, [row["scores"][name]], f"{row['cpu_seconds'][name] / 60:.1f}"))
+    if scratch is not None:
+        lines.append(line("from scratch, 12 min", [scratch], "24"))
+        for name, title in (("general", "No fit"), ("adapted", "Adapted")):
+            short = [key for key in JUDGED if row["scores"][name][key] < scratch[key]]
+            lines += ["", f"{title} against from scratch: {'better in all' if not short else f'short in {short}'}."]
+    nothing = row.get("nothing", {})
+    for name, shares in nothing.items():
+        noise, seen, phases = (100 * shares[key] for key in ("noise_wedge", "noise_seen", "phases_wedge"))
+        lines += [
+            "", f"{name}: noise of that spectrum comes back with {noise:.2f} % of the power in the wedge and "
+            f"{seen:.2f} % where measured, random phases with {phases:.1f} % in the wedge.",
+        ]  # fmt: skip
+    return [*lines, ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--again", action="store_true", help="measure again what stands")
+    parser.add_argument("--table", action="store_true", help="only make the page again")
+    options = parser.parse_args()
+    wanted = [r for r in PLAN if not options.names or any(name_of(r).startswith(name) for name in options.names)]
+    weights = digest(dict(GeneralRestorer.bundled().state_dict()))[:16]
+    for run in [] if options.table else wanted:
+        standing = latest(read_rows(ROWS)).get(name_of(run))
+        if standing is not None and standing["weights"] == weights and not options.again:
+            continue
+        row = measure(run, prepared(run, DATA), RUNS / name_of(run).replace("/", "_"))
+        append(ROWS, row)
+        print(f"{name_of(run)}: {json.dumps({k: {j: v[j] for j in JUDGED} for k, v in row['scores'].items()})}")
+    write_text(TABLE, table(read_rows(ROWS), read_rows(RESTORATION_ROWS)))
+
+
+if __name__ == "__main__":
+    main()

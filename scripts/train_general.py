@@ -1,0 +1,204 @@
+"""Train the general restorer that comes with cryoaae, on simulations alone.
+
+    train_general.py scenes [--first 0] [--count 96] [--maps GLOB]
+    train_general.py fit [--config configs/general/cpu.yaml] [--device auto] [--threads N]
+    train_general.py weights [--to cryoaae/weights/general.safetensors]
+
+`scenes` simulates tomograms (some 15 s each on one core) of the odd lines of the maps, sorted by name, and of
+procedural assemblies; the even lines are for reporting. `fit` trains for the minutes of its configuration and goes on
+where it was stopped; scenes made in the meantime are taken up then. `weights` writes the averaged weights of the
+last checkpoint, whether or not training has ended, with a record of how they came about. Everything but the weights
+lies in benchmark_runs/general. Maps: --maps, else "$CRYOAAE_DATA/maps_10A/*.gz".
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from cryoaae import __version__
+from cryoaae.errors import InterruptedRunError
+from cryoaae.fitting.loop import Loop, run
+from cryoaae.fitting.scene_feed import SceneFeed
+from cryoaae.io.checkpoint import load_latest, save_rotating
+from cryoaae.models.general import BUNDLED, GeneralRestorer, GeneralSpec
+from cryoaae.models.general_fitting import GeneralFitting
+from cryoaae.nets.unet import UNet
+from cryoaae.patches.imaging import CONDITIONS
+from cryoaae.runs.progress import ConsoleProgress
+from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
+from cryoaae.runs.signals import stop_on_signals
+from cryoaae.simulation.scenes import TILT_END_DEG, VOXEL_ANGSTROM, draw_scene
+
+FOLDER = Path("benchmark_runs") / "general"
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs" / "general" / "cpu.yaml"
+SEED = 2026
+CHECKPOINT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the general restorer is trained; see `FitSettings` for those of the same names."""
+
+    widths: tuple[int, ...]
+    patch_size: int
+    blocks: int
+    renew_every: int
+    batch_size: int
+    hidden_weight: float
+    learning_rate: float
+    warm_up_steps: int
+    ema_decay: float
+    minutes: float
+    held_out_scenes: int
+    seed: int
+    evaluations: int = 20
+    patience: int = 1000
+    steps: int | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> TrainSettings:
+        values = yaml.safe_load(path.read_text())
+        return cls(**{**values, "widths": tuple(values["widths"])})
+
+
+def make_scenes(maps: list[Path], first: int, count: int, edge: int) -> None:
+    """Simulate scenes `first` to `first + count`; those that exist are kept."""
+    folder = FOLDER / "scenes"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(first, first + count):
+        path = folder / f"{index:04d}.npz"
+        if not path.exists():
+            started = time.monotonic()
+            draw_scene(np.random.default_rng([SEED, index]), maps, edge).save(path)
+            print(f"{path}: {time.monotonic() - started:.1f} s", flush=True)
+
+
+def fit(settings: TrainSettings, device: torch.device) -> None:
+    """Train, or go on training, with checkpoints."""
+    torch.manual_seed(settings.seed)
+    model = GeneralFitting(network_of(settings), settings.hidden_weight).to(device)
+    feed = SceneFeed(
+        sorted((FOLDER / "scenes").glob("*.npz")), held_out=settings.held_out_scenes, patch=settings.patch_size,
+        blocks=settings.blocks, renew_every=settings.renew_every, batch_size=settings.batch_size,
+        hidden_weight=settings.hidden_weight, seed=settings.seed, device=device,
+    )  # fmt: skip
+    loop = Loop(model, feed, settings)
+    if (FOLDER / "checkpoints").exists():
+        loop.load_state(load_latest(FOLDER / "checkpoints"))
+    progress = ConsoleProgress()
+    recorder = Recorder(loop, progress)
+    progress.start("training", 1.0, "training")
+    recorder.shown = loop.budget.fraction
+    progress.advance(recorder.shown)
+    try:
+        with stop_on_signals(progress.cancel):
+            run(loop, on_step=recorder.on_step, on_evaluation=recorder.on_evaluation, on_time=recorder.on_time)
+    except InterruptedRunError:
+        progress.message(f"stopped at step {loop.budget.step}; start again to go on")
+    save_rotating(FOLDER / "checkpoints", loop.state())
+    progress.finish()
+
+
+def write_weights(settings: TrainSettings, target: Path) -> None:
+    """Write the averaged weights of the last checkpoint."""
+    state = load_latest(FOLDER / "checkpoints")
+    training = {
+        "steps": int(state["step"]), "minutes": round(float(state["seconds"]) / 60, 1),
+        "machine": f"{platform.machine()} CPU" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
+        "scenes": state["feed"]["files"], "settings": {**asdict(settings), "widths": list(settings.widths)},
+        "cryoaae": __version__,
+    }  # fmt: skip
+    spec = GeneralSpec(
+        network={"widths": list(settings.widths), "conditions": CONDITIONS},
+        voxel_size_angstrom=VOXEL_ANGSTROM, tilt_end_deg=TILT_END_DEG, training=training,
+    )  # fmt: skip
+    made = GeneralRestorer(spec)
+    # The network is all that a `GeneralFitting` holds.
+    made.load_state_dict(state["average"])
+    target.parent.mkdir(exist_ok=True)
+    made.save(target)
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, {json.dumps(training)}")
+
+
+def network_of(settings: TrainSettings) -> UNet:
+    """The network that is trained."""
+    return UNet(in_channels=2, widths=settings.widths, conditions=CONDITIONS)
+
+
+class Recorder:
+    """Shows progress, writes metrics.csv and checkpoints."""
+
+    def __init__(self, loop: Loop, progress: ConsoleProgress) -> None:
+        self.loop, self.progress = loop, progress
+        self.loss = float("nan")
+        self.shown = 0.0
+        self.saved = time.monotonic()
+
+    def on_step(self, record: dict[str, float]) -> None:
+        loss = record.get("scenes", self.loss)
+        self.loss = loss if self.loss != self.loss else self.loss + 0.01 * (loss - self.loss)
+        fraction = self.loop.budget.fraction
+        self.progress.advance(fraction - self.shown, step=self.loop.budget.step, loss=f"{self.loss:.4f}")
+        self.shown = fraction
+
+    def on_evaluation(self, loss: float) -> None:
+        path = FOLDER / "metrics.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "seconds", "loss", "held_out_loss"])
+            budget = self.loop.budget
+            writer.writerow([budget.step, f"{budget.seconds:.0f}", f"{self.loss:.5f}", f"{loss:.5f}"])
+
+    def on_time(self) -> None:
+        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            save_rotating(FOLDER / "checkpoints", self.loop.state())
+            self.saved = time.monotonic()
+        self.progress.check()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True)
+    scenes = actions.add_parser("scenes")
+    scenes.add_argument("--first", type=int, default=0)
+    scenes.add_argument("--count", type=int, default=96)
+    scenes.add_argument("--edge", type=int, default=96)
+    scenes.add_argument("--maps", default=f"{os.environ.get('CRYOAAE_DATA', '')}/maps_10A/*.gz")
+    fitting = actions.add_parser("fit")
+    fitting.add_argument("--config", type=Path, default=CONFIG)
+    fitting.add_argument("--device", default="auto")
+    fitting.add_argument("--threads", type=int)
+    weights = actions.add_parser("weights")
+    weights.add_argument("--to", type=Path, default=ROOT / "cryoaae" / "weights" / BUNDLED)
+    weights.add_argument("--config", type=Path, default=CONFIG)
+    options = parser.parse_args()
+    logging.getLogger("cryoaae").setLevel(logging.ERROR)
+    if options.action == "scenes":
+        maps = sorted(glob(options.maps))  # noqa: PTH207  patterns may be absolute
+        make_scenes([Path(p) for p in maps[::2]], options.first, options.count, options.edge)
+    elif options.action == "fit":
+        set_threads(options.threads)
+        keep_freed_memory()
+        fit(TrainSettings.read(options.config), choose_device(options.device))
+    else:
+        write_weights(TrainSettings.read(options.config), options.to)
+
+
+if __name__ == "__main__":
+    main()
