@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 SIZE = (1500, 900)
-EDGE, STEPS = 72, 150
+EDGE, STEPS, DRAWS = 72, 150, 4
 LONGEST_WAIT_SECONDS = 300.0
 
 
 def make_run(folder: Path) -> Path:
-    """Simulate a small tomogram, fit for a minute, restore and validate."""
+    """Simulate a small tomogram, fit for a minute, restore, validate and sample."""
     import cryoaae
     from cryoaae.config import load_fit_config
 
@@ -27,6 +27,7 @@ def make_run(folder: Path) -> Path:
     run = cryoaae.fit([], folder / "run", **halves, tilts=data / "tilts.tlt", settings=settings, overwrite=True)
     cryoaae.restore([], folder / "restored.mrc", model=run, **halves, overwrite=True)
     cryoaae.validate([], folder / "validation", model=run, **halves, tilts=data / "tilts.tlt", overwrite=True)
+    cryoaae.sample([], folder / "draws", model=run, **halves, draws=DRAWS, modes=2, overwrite=True)
     return run
 
 
@@ -70,23 +71,53 @@ def take_tomogram(camera: Camera) -> None:
     panel.auto_contrast()
     camera.picture("tomogram")
     panel.show_part(Part.FILLED)
-    camera.wait(lambda: panel.tile is not None and not panel.message.text())
+    camera.wait(lambda: panel.tiles.tile is not None and not panel.message.text())
     camera.picture("filled_in")
     panel.tabs.setCurrentWidget(panel.spectra)
     camera.wait(lambda: panel.spectra.plots)
     camera.picture("spectrum")
     panel.tabs.setCurrentWidget(panel.validation)
     camera.picture("validation")
+    panel.show_part(Part.BOTH)
+    panel.tabs.setCurrentWidget(panel.views)
+    take_tools(camera, panel)
+
+
+def take_tools(camera: Camera, panel: Any) -> None:
+    """The oblique plane and the spread; then a mask over a draw."""
+    panel.oblique.on.click()
+    panel.oblique.tilt.setValue(35)
+    panel.oblique.azimuth.setValue(30)
+    panel.spread.on.click()
+    panel.show_volumes(["restored"])
+    camera.picture("oblique_and_spread")
+    panel.spread.on.click()
+    panel.oblique.on.click()
+    panel.show_volumes(["restored", "standard deviation", *list(panel.chips.draws.values())[:1]])
+    panel.mask.look.setCurrentText("hide the rest")
+    panel.mask.choice.setCurrentIndex(panel.mask.choice.count() - 1)
+    camera.picture("mask")
+    panel.mask.look.setCurrentText("no mask")
 
 
 def take_restore(camera: Camera, run: Path, work: Path) -> None:
+    from napari_cryoaae.restore_form import FIT
+
     panel = camera.panel("Restore")
-    panel.model.setText(str(run))
-    panel.output.setText(str(work / "from_napari.mrc"))
-    panel.overwrite.setChecked(True)
+    panel.form.source.setCurrentText(FIT)
+    panel.check()
+    camera.wait(lambda: panel.job is None)
+    camera.picture("fit")
+    panel.form.source.setCurrentIndex(0)
+    panel.form.model.setText(str(run))
+    panel.form.output.setText(str(work / "from_napari.mrc"))
+    panel.form.overwrite.setChecked(True)
     panel.check()
     camera.wait(lambda: panel.job is None)
     camera.picture("check")
+    panel.preview()
+    camera.wait(lambda: panel.job is None)
+    camera.picture("preview")
     panel.restore()
     camera.wait(lambda: panel.job is None)
     camera.picture("restore")
@@ -96,6 +127,52 @@ def take_provenance(camera: Camera) -> None:
     camera.panel("Provenance")
     camera.viewer.layers.selection.active = camera.viewer.layers[-1]
     camera.picture("provenance")
+
+
+def take_sample(camera: Camera) -> None:
+    """What comes with the plugin: every panel at once, then those that work on particles and draws."""
+    import numpy as np
+    from qtpy.QtCore import Qt
+
+    viewer = camera.viewer
+    viewer.open_sample("cryoaae", "sample")
+    docked = viewer.window.dock_widgets
+    camera.wait(lambda: {"Latent (cryoaae)", "Variability (cryoaae)"} <= set(docked))
+    panels = {name.removesuffix(" (cryoaae)"): panel for name, panel in docked.items()}
+    latent, variability = panels["Latent"], panels["Variability"]
+    camera.wait(lambda: latent.latent is not None and variability.structures.model is not None)
+    camera.picture("sample")
+    raise_panel(latent)
+    corners = latent.scatter.xy[latent.latent.found.assigned == 0]
+    (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)
+    around = np.array([[left, low], [right, low], [right, high], [left, high]])
+    latent.scatter.box.lassoed.emit(around, Qt.KeyboardModifier.NoModifier)
+    latent.average()
+    camera.wait(lambda: latent.work.job is None)
+    camera.picture("latent")
+    raise_panel(variability)
+    take_variability(camera, variability)
+
+
+def take_variability(camera: Camera, panel: Any) -> None:
+    """A film between two particles, then a draw with the spread over it."""
+    structures, draws = panel.structures, panel.draws
+    structures.film_between()
+    camera.wait(lambda: structures.bar.film is not None)
+    structures.bar.pause()
+    structures.bar.show_frame(structures.frames.value() // 2)
+    camera.picture("structures")
+    panel.tabs.setCurrentWidget(draws)
+    draws.over.setChecked(True)
+    draws.bar.show_frame(1)
+    camera.picture("draws")
+
+
+def raise_panel(panel: Any) -> None:
+    """Bring a tabbed panel to the front: its dock is one of its parents."""
+    while not hasattr(panel, "setFloating"):
+        panel = panel.parentWidget()
+    panel.raise_()
 
 
 def main() -> None:
@@ -114,6 +191,9 @@ def main() -> None:
     take_tomogram(camera)
     take_restore(camera, run, chosen.work)
     take_provenance(camera)
+    camera.viewer.close()
+    camera = Camera(chosen.output)
+    take_sample(camera)
     camera.viewer.close()
 
 

@@ -221,6 +221,8 @@ def _voxel_type(path: Path, record: NDArray[Any]) -> str:
     stamp, flags = (int(v) for v in np.frombuffer(bytes(record["extra2"])[40:48], integer))
     if stamp == IMOD_STAMP:
         signed, reason = bool(flags & 1), "by the IMOD flag"
+    elif float(record["dmin"]) < 0:  # which leaves no doubt
+        return "i1"
     elif float(record["dmax"]) > 127:
         signed, reason = False, "by header field dmax"
     else:

@@ -50,18 +50,19 @@ def average(particles: Particles, members: Iterable[int]) -> Average:
 
     Halves are the half sets of the store, or where there are none every second particle.
     """
-    chosen, box = list(members), particles.box
+    box, averaged = particles.box, 0
     shape = (box, box, box // 2 + 1)
     sums = torch.zeros(2, *shape, dtype=torch.complex128)
     counts = torch.zeros(2, *shape, dtype=torch.float64)
-    for order, i in enumerate(chosen):
+    for i in members:
         turned = in_reference_frame(particles, i)
-        half = _half_set(particles, i, order)
+        half = _half_set(particles, i, averaged)
         sums[half] += turned.spectrum
         counts[half] += turned.seen
+        averaged += 1
     halves = [_solved(s, c, particles.standard) for s, c in zip(sums, counts, strict=True)]
     whole = _solved(sums.sum(dim=0), counts.sum(dim=0), particles.standard)
-    return Average(whole.numpy(), len(chosen), fsc_curve(halves[0], halves[1], box // 2).numpy())
+    return Average(whole.numpy(), averaged, fsc_curve(halves[0], halves[1], box // 2).numpy())
 
 
 def _half_set(particles: Particles, index: int, order: int) -> int:

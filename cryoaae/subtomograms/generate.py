@@ -76,25 +76,29 @@ def decode_volumes(fitted: FittedModel, classes: Tensor, style: Tensor) -> NDArr
 
 def decoded(fitted: FittedModel, members: NDArray[np.bool_]) -> NDArray[np.float32]:
     """What the decoder makes of a cluster alone, its style at the prior's mean, (z, y, x)."""
-    y = _class_code(fitted, members)[None]
+    y = class_code(fitted, members)[None]
     return np.asarray(decode_volumes(fitted, y, torch.zeros(1, fitted.settings.style_dim))[0], np.float32)
 
 
-def _class_code(fitted: FittedModel, members: NDArray[np.bool_]) -> Tensor:
+def class_code(fitted: FittedModel, members: NDArray[np.bool_]) -> Tensor:
     """The likeliest class of a cluster, one-hot, (classes,): a mixture of classes is no class the decoder knows."""
     shares = fitted.model.proportions.cpu() * torch.from_numpy(members)
     return torch.nn.functional.one_hot(shares.argmax(), len(shares)).float()
 
 
-def _drawn_classes(
+def drawn_codes(
     fitted: FittedModel, clusters: Clusters, cluster: int | None, count: int, generator: torch.Generator
-) -> Tensor:
-    """One-hot classes, of a cluster or of all, as often as they are learned to be, (count, classes)."""
+) -> tuple[Tensor, Tensor]:
+    """Draws of the prior: one-hot classes (count, classes), of a cluster or of all, and styles (count, dim).
+
+    Classes come as often as they are learned to be.
+    """
     shares = fitted.model.proportions.cpu()
     if cluster is not None:
         shares = shares * torch.from_numpy(clusters.class_to_cluster == cluster)
     drawn = torch.multinomial(shares, count, replacement=True, generator=generator)
-    return torch.nn.functional.one_hot(drawn, len(shares)).float()
+    classes = torch.nn.functional.one_hot(drawn, len(shares)).float()
+    return classes, fitted.model.prior.sample(count, generator=generator)
 
 
 def generate(
@@ -173,11 +177,10 @@ def _codes(
     dim, prior = fitted.settings.style_dim, fitted.model.prior
     generator = torch.Generator().manual_seed(seed)
     if traverse is None or cluster is None:
-        classes = _drawn_classes(fitted, clusters, cluster, count, generator)
-        return classes, prior.sample(count, generator=generator)
+        return drawn_codes(fitted, clusters, cluster, count, generator)
     style = torch.zeros(count, dim)
     style[:, traverse - 1] = prior.scale * torch.linspace(-WALK, WALK, count)
-    return _class_code(fitted, clusters.class_to_cluster == cluster).expand(count, -1), style
+    return class_code(fitted, clusters.class_to_cluster == cluster).expand(count, -1), style
 
 
 def _check(fitted: FittedModel, cluster: int | None, count: int, traverse: int | None) -> None:

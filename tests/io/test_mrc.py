@@ -133,6 +133,14 @@ def test_row_11_bytes_follow_the_imod_flag(flags, value, tmp_path):
     assert open_volume(path).numpy()[0, 0, 0] == value
 
 
+def test_bytes_below_zero_are_signed_and_need_no_warning(tmp_path, caplog):
+    with mrcfile.new(tmp_path / "bytes.mrc") as out:
+        out.set_data(np.full(SHAPE, -56, np.int8) + np.arange(SHAPE[-1], dtype=np.int8))
+        out.voxel_size = 10.0
+    assert open_volume(tmp_path / "bytes.mrc").numpy()[0, 0, 0] == -56.0
+    assert not caplog.messages
+
+
 def test_statistics_stand_large_offsets_and_many_slabs(monkeypatch):
     monkeypatch.setattr("cryoaae.io.mrc_values.SLAB_VOXELS", 100)
     data = 1e4 + np.random.default_rng(0).normal(size=(20, 9, 11)) * 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 import time
@@ -12,8 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import mrcfile
+import numpy as np
 import pytest
 
 # Before Qt is loaded: without a display widgets can still be made, but no viewer can be shown.
@@ -72,6 +76,98 @@ def restored(tiny: Path, tiny_settings: list[str], tmp_path_factory: pytest.Temp
     run = fit([], folder / "run", even=even, odd=odd, tilts=tiny / "t.tlt", settings=settings, device="cpu")
     restore(output=folder / "t_restored.mrc", even=even, odd=odd, model=run, halves=True, device="cpu")
     return Restored(even, odd, run, folder / "t_restored.mrc")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The same with two draws in a folder, and a spread beside its restoration."""
+
+    run: Path
+    output: Path
+    tilts: Path
+    draws: Path
+    beside: Path
+
+
+@pytest.fixture(scope="session")
+def sampled(restored: Restored, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Sampled:
+    """A copy of the run with what `sample` and `restore --uncertainty` make with it."""
+    import shutil
+
+    from cryoaae.reports import sampling_figures, sampling_page
+    from cryoaae.restoration.posterior import sample
+    from cryoaae.restoration.restore import restore
+
+    folder = tmp_path_factory.mktemp("sampled")
+    run, output = folder / "run", folder / "t_restored.mrc"
+    shutil.copytree(restored.run, run)
+    inputs = {"even": restored.even, "odd": restored.odd, "model": run}
+    quick = {"calibrate": False, "symmetries": False, "device": "cpu"}
+    with pytest.MonkeyPatch.context() as patch:  # its figures take longer than all else
+        patch.setattr(sampling_figures, "sampling_figures", lambda *_: {})
+        patch.setattr(sampling_page, "sampling_report", lambda *_: SimpleNamespace(render=str))
+        sample(output=folder / "draws", draws=2, modes=1, **quick, **inputs)
+    restore(output=output, uncertainty=2, **quick, **inputs)
+    return Sampled(run, output, tiny / "t.tlt", folder / "draws", folder / "t_restored_std.mrc")
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """Two tomograms of balls and rods, the list of their particles, a store of them and a clustering."""
+
+    tomograms: tuple[Path, Path]
+    particles: Path
+    store: Path
+    run: Path
+
+
+@pytest.fixture(scope="session")
+def clustered(tmp_path_factory: pytest.TempPathFactory) -> Clustered:
+    """A clustering of a few steps; of two particles of the list the box reaches out, so they are in no store."""
+    import cryoaae
+    from cryoaae.subtomograms.settings import ClusterSettings
+
+    folder = tmp_path_factory.mktemp("clustered")
+    tomograms = (folder / "TS_1.mrc", folder / "TS_2.mrc")
+    rows = [row for seed, path in enumerate(tomograms) for row in _balls_and_rods(path, seed)]
+    labels = [f"rlnCoordinate{axis}" for axis in "XYZ"] + [f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi")]
+    labels += ["rlnTomoName", "rlnOpticsGroup", "rlnClassName", "myColumn"]
+    head = "".join(f"_{label} #{i + 1}\n" for i, label in enumerate(labels))
+    optics = "# version 50001\n\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnImagePixelSize #2\n1 5.000000\n\n"
+    listed = folder / "particles.star"
+    # Rows of both tomograms in turn, so that the order of the store is another.
+    listed.write_text(f"{optics}data_particles\n\nloop_\n{head}" + "\n".join([*rows[::2], *rows[1::2]]) + "\n")
+    store = folder / "store.h5"
+    cryoaae.extract(list(tomograms), store, particles=listed, box=12, tilt_range=(-60.0, 60.0))
+    small = {"working_box": 12, "widths": (4, 8), "units": 16, "classes": 4, "style_dim": 3, "batch_size": 8}
+    for seed in range(8):  # so short a fit may leave a cluster empty
+        settings = ClusterSettings(**small, warm_up_steps=2, evaluations=1, steps=12, seed=seed)
+        run = cryoaae.cluster(store, folder / f"run_{seed}", clusters=2, settings=settings, device="cpu")
+        if min(json.loads((run / "clusters.json").read_text())["sizes"]) > 3:
+            return Clustered(tomograms, listed, store, run)
+    raise AssertionError("no seed gave two clusters")
+
+
+def _balls_and_rods(path: Path, seed: int, count: int = 15) -> list[str]:
+    """Write a tomogram of blobs in noise, voxels of 10 A; rows of a list whose coordinates count half voxels."""
+    rng = np.random.default_rng(seed)
+    shape = (30, 60 + 4 * seed, 64)
+    volume = rng.normal(scale=0.3, size=shape)
+    places = [(6, 9 + 11 * y, 9 + 11 * x) for y in range(5) for x in range(5)]
+    places = [places[i] for i in rng.permutation(len(places))[: count - 1]] + [(1, 1, 1)]  # the last one at the border
+    rows = []
+    for number, place in enumerate(places):
+        place = np.array(place) + (number % 2) * np.array([12, 0, 0]) * (place[0] > 1)
+        grid = np.stack(np.indices(shape), axis=-1) - place
+        length = 1.0 if number % 3 else 3.0
+        volume += 2 * np.exp(-(grid**2 / np.array([4.0 * length, 4.0, 4.0])).sum(axis=-1))
+        x, y, z = 2.0 * place[::-1]
+        angles = " ".join(f"{angle:.3f}" for angle in rng.uniform(0, 180, 3))
+        kind = "ball" if number % 3 else "rod"
+        rows.append(f"{x:.6f} {y:.6f} {z:.6f} {angles} {path.stem} 1 {kind} kept{seed}_{number}")
+    with mrcfile.new(path, volume.astype(np.float32)) as file:
+        file.voxel_size = 10.0
+    return rows
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ import sys
 from npe2 import PluginManifest
 manifest = PluginManifest.from_distribution("cryoaae")
 reader = manifest.contributions.readers[0]
-import napari_cryoaae.readers, napari_cryoaae.writers, napari_cryoaae.provenance
+import napari_cryoaae.readers, napari_cryoaae.writers, napari_cryoaae.provenance, napari_cryoaae.sample_data
+import napari_cryoaae.spread_record, napari_cryoaae.oblique, napari_cryoaae.thresholds, napari_cryoaae.requirements
+import napari_cryoaae.restore_request, napari_cryoaae.fit_request, napari_cryoaae.particle_writer
 assert napari_cryoaae.readers.get_reader("x.mrc") is not None
 print(*sorted({name.split(".")[0] for name in sys.modules}))
 """
@@ -36,7 +38,8 @@ def test_manifest_is_valid_and_names_what_exists() -> None:
     manifest = npe2.PluginManifest.from_file(FOLDER / "napari.yaml")
     assert manifest.name == "cryoaae"
     shown = {widget.command for widget in manifest.contributions.widgets}
-    assert shown == {"cryoaae.tomogram", "cryoaae.restore", "cryoaae.provenance"}
+    names = ("tomogram", "restore", "latent", "variability", "provenance")
+    assert shown == {f"cryoaae.{name}" for name in names}
     for command in manifest.contributions.commands:
         module, name = str(command.python_name).split(":")
         if command.id not in shown:  # what needs no Qt

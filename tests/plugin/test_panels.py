@@ -75,7 +75,7 @@ def test_cursor_and_slab_are_shared_by_panel_and_viewer(model: Any, tomogram_pan
     add_volumes(model)
     panel = tomogram_panel(model)
     assert panel.views.cursor_zyx == (6, 7, 8)
-    wait_until(lambda: len(panel.views.columns) == 3 and panel.views.columns[2]["xy"].drawn[0])
+    wait_until(lambda: len(panel.views.columns) == 3 and panel.views.columns[2]["xy"].drawn)
     # As a click in the restored column's xz plane would, at x = 3.4, z = 9.2.
     panel.views.columns[1]["xz"].box.picked.emit(3.4, 9.2)
     assert panel.views.cursor_zyx == (9, 7, 3)
@@ -117,7 +117,7 @@ def test_parts_are_the_librarys_split(model: Any, tomogram_panel: Any, wait_unti
     add_volumes(model)
     panel = tomogram_panel(model)
     panel.show_part(Part(part))
-    wait_until(lambda: panel.tile is not None)
+    wait_until(lambda: panel.tiles.tile is not None)
     restored = torch.from_numpy(model.layers["restored"].data).double()
     level = restored.mean()
     expected = WEDGE.build().measured(restored - level) + level
@@ -125,12 +125,13 @@ def test_parts_are_the_librarys_split(model: Any, tomogram_panel: Any, wait_unti
     wait_until(lambda: np.abs(panel.views.images("xy")[1] - expected[6].numpy()).max() < 1e-4)
     assert panel.message.text() == ""
     # A cursor inside the same tile needs no new one; other tilts do.
-    tile = panel.tile
+    tile = panel.tiles.tile
     panel.views.columns[0]["xy"].box.picked.emit(1.0, 1.0)
-    assert panel._tile_at_cursor() is tile
+    assert tile.serves(panel._wanted())
+    assert panel.tiles.tile is tile
     panel.wedge.low.setValue(-40.0)
-    wait_until(lambda: panel.tile is not tile)
-    assert panel.tile.wedge == StatedWedge((-40.0, 60.0))
+    wait_until(lambda: panel.tiles.tile is not tile)
+    assert panel.tiles.tile.wedge == StatedWedge((-40.0, 60.0))
 
 
 def test_parts_need_tilts(model: Any, tomogram_panel: Any) -> None:
@@ -180,24 +181,24 @@ def test_layer_removed_during_a_split_leaves_nothing_behind(
     add_volumes(model)
     panel = tomogram_panel(model)
     panel.split_whole()
-    job = panel.jobs["whole"]
+    job = panel.jobs.running["whole"]
     panel.split_whole()  # a second click
-    assert panel.jobs == {"whole": job}
+    assert panel.jobs.running == {"whole": job}
     model.layers.remove("restored")
-    assert panel.jobs == {}
+    assert panel.jobs.running == {}
     assert job.progress.cancelled()
     ended: list[str] = []
     job.signals.finished.connect(lambda: ended.append("finished"))
     go.set()
     wait_until(lambda: ended)
     assert [layer.name for layer in model.layers] == ["even half", "odd half"]
-    assert panel.shown_titles == ["input"]
+    assert panel.chips.shown_titles == ["input"]
 
 
 def test_linked_contrast_and_auto(model: Any, tomogram_panel: Any, wait_until: Wait) -> None:
     add_volumes(model)
     panel = tomogram_panel(model)
-    wait_until(lambda: panel.views.columns[2]["yz"].drawn[0])
+    wait_until(lambda: panel.views.columns[2]["yz"].drawn)
     panel.linked.setChecked(True)
     model.layers["even half"].contrast_limits = (40, 60)
     assert model.layers["restored"].contrast_limits == [40, 60]
@@ -217,7 +218,7 @@ def test_no_more_columns_than_there_is_room_for(model: Any, tomogram_panel: Any)
     panel = tomogram_panel(model)
     panel.show_volumes([e.title for e in panel.entries])
     assert len(panel.shown) == 4
-    assert "input" not in panel.shown_titles
+    assert "input" not in panel.chips.shown_titles
     model.layers.remove("odd half")
     assert "odd half" not in [e.title for e in panel.shown]
 
@@ -298,12 +299,12 @@ def test_restore_panel_fills_itself_in_from_a_run(model: Any, restore_panel: Any
     panel = restore_panel(model)
     assert "Open a tomogram" in panel.message.text()
     add(model, restored.run)
-    request = panel.request()
+    request = panel.form.request()
     assert (request.model, request.first, request.odd) == (restored.run, restored.even, restored.odd)
     assert request.output == restored.even.with_name("t_restored.mrc")
     assert (request.wedge, request.voxel_size_angstrom) == (None, None)
-    assert "fitted on t at 10 Å" in panel.about.text()
-    assert panel.first.count() == 2  # restorations are not offered
+    assert "fitted on t at 10 Å" in panel.form.about.text()
+    assert panel.form.first.count() == 2  # restorations are not offered
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_what_is_wrong_is_said_in_the_panel(
 ) -> None:
     add(model, restored.run)
     panel = restore_panel(model)
-    getattr(panel, field).setText(value)
+    getattr(panel.form, field).setText(value)
     panel.restore()
     wait_until(lambda: panel.job is None)
     assert problem in panel.message.text()
@@ -333,7 +334,7 @@ def test_missing_gpu_is_said_in_the_panel(model: Any, restore_panel: Any, restor
         pytest.skip("there is a GPU here")
     add(model, restored.run)
     panel = restore_panel(model)
-    panel.device.setCurrentText("cuda")
+    panel.form.device.setCurrentText("cuda")
     panel.check()
     wait_until(lambda: panel.job is None)
     assert "no GPU is usable here" in panel.message.text()
@@ -359,18 +360,18 @@ def test_every_error_is_a_sentence(error: Exception, said: str, caplog: pytest.L
 def test_tilts_that_nobody_stated_are_asked_for(model: Any, restore_panel: Any, restored: Any, tmp_path: Path) -> None:
     add(model, restored.run)
     panel = restore_panel(model)
-    panel.known.setChecked(False)
+    panel.form.known.setChecked(False)
     with pytest.raises(InputError, match="tilts: not stated"):
-        panel.request()
+        panel.form.request()
     (tmp_path / "bad.tlt").write_text("x\n")
-    panel.wedge.read_file(tmp_path / "bad.tlt")
+    panel.form.wedge.read_file(tmp_path / "bad.tlt")
     assert "line 1" in panel.message.text()
     (tmp_path / "t.tlt").write_text("-30\n0\n33\n")
-    panel.wedge.read_file(tmp_path / "t.tlt")
-    panel.wedge.axis.setValue(5.0)
-    assert panel.request().wedge == StatedWedge((-30.0, 33.0), (-30.0, 0.0, 33.0), 5.0)
-    panel.wedge.high.setValue(40.0)
-    assert panel.request().wedge == StatedWedge((-30.0, 40.0), None, 5.0)
+    panel.form.wedge.read_file(tmp_path / "t.tlt")
+    panel.form.wedge.axis.setValue(5.0)
+    assert panel.form.request().wedge == StatedWedge((-30.0, 33.0), (-30.0, 0.0, 33.0), 5.0)
+    panel.form.wedge.high.setValue(40.0)
+    assert panel.form.request().wedge == StatedWedge((-30.0, 40.0), None, 5.0)
 
 
 def test_check_says_what_it_takes_and_writes_nothing(
@@ -378,7 +379,7 @@ def test_check_says_what_it_takes_and_writes_nothing(
 ) -> None:
     add(model, restored.run)
     panel = restore_panel(model)
-    panel.output.setText(str(tmp_path / "x.mrc"))
+    panel.form.output.setText(str(tmp_path / "x.mrc"))
     panel.check()
     assert not panel.check_button.isEnabled()
     wait_until(lambda: panel.job is None)
@@ -396,9 +397,9 @@ def test_restoring_adds_the_layer_that_the_library_writes(
 
     add(model, restored.run)
     panel = restore_panel(model)
-    panel.output.setText(str(tmp_path / "x.mrc"))
-    panel.symmetries.setChecked(False)
-    panel.device.setCurrentText("cpu")
+    panel.form.output.setText(str(tmp_path / "x.mrc"))
+    panel.form.symmetries.setChecked(False)
+    panel.form.device.setCurrentText("cpu")
     panel.restore()
     panel.restore()  # a second click
     wait_until(lambda: panel.job is None)
@@ -438,7 +439,7 @@ def test_restoration_is_cancelled_and_leaves_nothing(
     add(model, restored.run)
     before = [layer.name for layer in model.layers]
     panel = restore_panel(model)
-    panel.output.setText(str(tmp_path / "x.mrc"))
+    panel.form.output.setText(str(tmp_path / "x.mrc"))
     panel.restore()
     wait_until(started.is_set)
     job = panel.job

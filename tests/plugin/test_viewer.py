@@ -34,7 +34,7 @@ def test_open_compare_split_and_save(
     viewer.dims.set_point(0, 100.0)
     assert panel.views.cursor_zyx[0] == 10
     panel.show_part(Part.FILLED)
-    wait_until(lambda: panel.tile is not None)
+    wait_until(lambda: panel.tiles.tile is not None)
     panel.split_whole()
     filled = "t_restored filled in only"
     wait_until(lambda: filled in viewer.layers)
@@ -52,8 +52,8 @@ def test_restore_and_read_what_it_was_made_with(
 ) -> None:
     viewer.open([str(restored.even), str(restored.odd)], plugin="cryoaae")
     panel, said = docked(viewer, "Restore"), docked(viewer, "Provenance")
-    panel.model.setText(str(restored.run))
-    panel.output.setText(str(tmp_path / "x.mrc"))
+    panel.form.model.setText(str(restored.run))
+    panel.form.output.setText(str(tmp_path / "x.mrc"))
     panel.restore_button.click()
     wait_until(lambda: panel.job is None)
     assert viewer.layers["x"].metadata[KEY].role is Role.RESTORED
@@ -77,7 +77,7 @@ def test_closing_the_window_cancels_what_runs(
     monkeypatch.setattr(library, "restore_volumes", waiting)
     viewer.open(str(restored.run), plugin="cryoaae")
     panel = docked(viewer, "Restore")
-    panel.output.setText(str(tmp_path / "x.mrc"))
+    panel.form.output.setText(str(tmp_path / "x.mrc"))
     panel.restore_button.click()
     wait_until(started.is_set)
     job = panel.job
@@ -98,3 +98,38 @@ def test_particles_lie_on_their_tomogram(viewer: Any, tmp_path: Path) -> None:
     assert len(inside) > 0
     assert points.projection_mode == "rescale_spherical"
     assert all(-1 <= i <= n for place in inside for i, n in zip(place, image.data.shape, strict=True))
+
+
+def test_plane_spread_and_mask_in_the_window(
+    viewer: Any, sampled: Any, wait_until: Callable[..., None], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """What a user sees and keeps of a run with draws: the plane in 3-D, the colours over it, the mask as a file."""
+    from qtpy.QtWidgets import QFileDialog
+
+    viewer.open(str(sampled.run), plugin="cryoaae")
+    panel = docked(viewer, "Tomogram")
+    wait_until(lambda: len(panel.views.columns) == 3)
+    panel.show_volumes(["restored"])
+    panel.oblique.on.click()
+    panel.oblique.in_viewer.click()
+    assert viewer.dims.ndisplay == 3
+    flat = viewer.screenshot(canvas_only=True, flash=False)
+    panel.oblique.tilt.setValue(80)
+    steep = viewer.screenshot(canvas_only=True, flash=False)
+    assert (flat != steep).any(axis=-1).mean() > 0.01
+    panel.oblique.on.click()
+    assert viewer.dims.ndisplay == 2
+    wait_until(lambda: panel.views.planes == ["xy", "xz", "yz"] and panel.views.columns[0]["xy"].drawn)
+    plain = np.array(panel.views.grab().toImage().bits())
+    panel.spread.on.click()
+    wait_until(lambda: panel.views.legend is not None and panel.views.columns[0]["xy"].colour.image is not None)
+    assert not np.array_equal(plain, np.array(panel.views.grab().toImage().bits()))
+    panel.mask.look.setCurrentText("mark")
+    panel.mask.choice.setCurrentText("spread at most")
+    file = tmp_path / "sure.mrc"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(file), ""))
+    panel.mask.export.click()
+    wait_until(lambda: "Wrote" in panel.message.text())
+    chosen = panel.spread.entry().source.block((slice(None),) * 3)
+    assert np.array_equal(open_volume(file).data, (chosen <= np.float32(panel.mask.value.value())).astype(int))
+    assert 0.3 < open_volume(file).data.mean() < 0.7

@@ -18,7 +18,7 @@ SPECTRUM_PERCENT = (3, 99.7)
 LINES = (COLOURS[4], COLOURS[1], COLOURS[2], COLOURS[3])
 WEDGE_COLOURS = (COLOURS[1], COLOURS[4])
 BAND_ALPHA = 45
-AXIS_HEIGHT = 46
+AXIS_HEIGHT = 52
 
 WedgeEnds = Sequence[tuple[float, float, float]]
 
@@ -39,7 +39,7 @@ class SpectrumRow(pg.GraphicsLayoutWidget):
         self.plots = []
         for index, (title, image) in enumerate(images):
             plot = self.addPlot(row=index // 2, col=index % 2, title=title)
-            _dress(plot, "across the tilt axis (1/Å)", "along the beam, kz (1/Å)")
+            dress(plot, "across the tilt axis (1/Å)", "along the beam, kz (1/Å)")
             item = pg.ImageItem(image, axisOrder="row-major", levels=np.percentile(image, SPECTRUM_PERCENT))
             item.setColorMap(pg.colormap.get("magma"))
             reach = 0.5 / voxel_size_angstrom
@@ -61,7 +61,7 @@ class CurvePlot(pg.PlotWidget):
 
     def __init__(self) -> None:
         super().__init__(background=BACKGROUND)
-        _dress(self.getPlotItem(), "spatial frequency (1/Å)", "")
+        dress(self.getPlotItem(), "spatial frequency (1/Å)", "")
         self.addLegend(offset=(-10, 10), labelTextSize="9pt", labelTextColor=TEXT)
 
     def show_chart(self, chart: Chart | None) -> None:
@@ -85,7 +85,7 @@ class CurvePlot(pg.PlotWidget):
         self.addItem(pg.InfiniteLine(0.0, angle=0, pen=pg.mkPen(TEXT, width=1)))
 
 
-def _dress(plot: pg.PlotItem, across: str, up: str) -> None:
+def dress(plot: pg.PlotItem, across: str, up: str) -> None:
     """Axis labels and colours that can be read on a dark ground."""
     for side, label in (("bottom", across), ("left", up)):
         axis = plot.getAxis(side)

@@ -12,7 +12,8 @@ from napari_cryoaae.facts import LayerFacts, Role, StatedWedge, facts_of
 from napari_cryoaae.sources import Source, difference, mean_of
 
 ORDER = (
-    Role.INPUT, Role.EVEN, Role.ODD, Role.RESTORED, Role.RESTORED_HALF, Role.STD, Role.MEASURED, Role.FILLED,
+    Role.INPUT, Role.EVEN, Role.ODD, Role.RESTORED, Role.RESTORED_HALF, Role.PREVIEW, Role.STD, Role.MODE, Role.DRAW,
+    Role.MEASURED, Role.FILLED,
 )  # fmt: skip
 # Shown at first, as far as there are such.
 FIRST = ("input", "restored", "residual")
@@ -24,6 +25,9 @@ class Kind(StrEnum):
     DENSITY = "density"
     DIFFERENCE = "difference"
     SPREAD = "spread"
+
+
+KINDS = {Role.STD: Kind.SPREAD, Role.MODE: Kind.DIFFERENCE}
 
 
 class Part(StrEnum):
@@ -41,10 +45,16 @@ class Entry:
     source: Source
     layers: tuple[Any, ...]
     kind: Kind = Kind.DENSITY
+    draw: int | None = None
 
     @property
     def title(self) -> str:
         return self.source.title
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole volume, not a piece of it."""
+        return facts_of(self.layers[0]).role is not Role.PREVIEW
 
     def levels(self, part: Part = Part.BOTH) -> tuple[float, float]:
         """Grey levels; those of differences, and of what was filled in, lie around zero."""
@@ -71,7 +81,7 @@ def tomograms(layers: Iterable[Any]) -> dict[str, list[Any]]:
     """Layers that are volumes, by the tomogram they belong to."""
     found: dict[str, list[Any]] = {}
     for layer in layers:
-        if not refusal(layer):
+        if not refusal(layer) and facts_of(layer).role in ORDER:
             found.setdefault(facts_of(layer).tomogram, []).append(layer)
     return found
 
@@ -79,12 +89,14 @@ def tomograms(layers: Iterable[Any]) -> dict[str, list[Any]]:
 def entries_of(layers: Sequence[Any]) -> tuple[list[Entry], list[str]]:
     """What can be shown of one tomogram, and sentences about layers that cannot stand beside the others."""
     known = sorted(((layer, facts_of(layer)) for layer in layers), key=lambda pair: ORDER.index(pair[1].role))
-    reference = next((layer for layer, facts in known if facts.role is Role.RESTORED), known[0][0])
-    fitting = [(layer, facts) for layer, facts in known if layer.data.shape == reference.data.shape]
+    wholes = [(layer, facts) for layer, facts in known if facts.role is not Role.PREVIEW] or known
+    reference = next((layer for layer, facts in wholes if facts.role is Role.RESTORED), wholes[0][0])
+    fits = {id(layer): f.role is Role.PREVIEW or layer.data.shape == reference.data.shape for layer, f in known}
+    fitting = [(layer, facts) for layer, facts in known if fits[id(layer)]]
     set_aside = [
         f"{layer.name} has another size than {reference.name} and is not shown"
         for layer, _ in known
-        if layer.data.shape != reference.data.shape
+        if not fits[id(layer)]
     ]
     entries = [_plain_entry(layer, facts, fitting) for layer, facts in fitting]
     return _with_derived(entries, fitting), set_aside
@@ -108,10 +120,10 @@ def first_choice(entries: Sequence[Entry]) -> list[str]:
 
 
 def _plain_entry(layer: Any, facts: LayerFacts, all_: Sequence[tuple[Any, LayerFacts]]) -> Entry:
-    alone = sum(other.role is facts.role for _, other in all_) == 1
-    title = str(facts.role) if alone else layer.name
-    kind = Kind.SPREAD if facts.role is Role.STD else Kind.DENSITY
-    return Entry(Source(title, ((1.0, layer.data),)), (layer,), kind)
+    alone = sum((other.role, other.draw) == (facts.role, facts.draw) for _, other in all_) == 1
+    title = str(facts.role) if facts.draw is None else f"{facts.role} {facts.draw}"
+    source = Source(title if alone else layer.name, ((1.0, layer.data),), facts.offset_zyx)
+    return Entry(source, (layer,), KINDS.get(facts.role, Kind.DENSITY), facts.draw)
 
 
 def _with_derived(entries: list[Entry], known: Sequence[tuple[Any, LayerFacts]]) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,18 @@ PLANES = 12
 SAMPLE_VOXELS = 200_000
 
 
-def sparse_sample(data: NDArray[Any]) -> NDArray[np.float64]:
-    """Finite values of a regular sample of (z, y, x), reading at most `PLANES` planes."""
-    depth, rows, columns = data.shape
+def sample_slices(shape_zyx: Sequence[int]) -> list[tuple[slice, slice, slice]]:
+    """Blocks (1, y, x) of a regular sample of a volume: at most `PLANES` planes of it."""
+    depth, rows, columns = shape_zyx
     planes = np.unique(np.linspace(0, depth - 1, min(depth, PLANES) + 2).round().astype(int)[1:-1])
     stride = max(1, int(np.sqrt(len(planes) * rows * columns / SAMPLE_VOXELS)))
-    values = np.concatenate([np.asarray(data[z, ::stride, ::stride], np.float64).ravel() for z in planes])
+    every = slice(None, None, stride)
+    return [(slice(z, z + 1), every, every) for z in planes.tolist()]
+
+
+def sparse_sample(data: NDArray[Any]) -> NDArray[np.float64]:
+    """Finite values of a regular sample of (z, y, x), reading at most `PLANES` planes."""
+    values = np.concatenate([np.asarray(data[block], np.float64).ravel() for block in sample_slices(data.shape)])
     return values[np.isfinite(values)]
 
 

@@ -30,9 +30,14 @@ class Role(StrEnum):
     RESTORED = "restored"
     RESTORED_HALF = "restored half"
     STD = "standard deviation"
+    DRAW = "draw"
+    MODE = "principal mode"
+    PREVIEW = "preview"
     MEASURED = "measured only"
     FILLED = "filled in only"
     PARTICLES = "particles"
+    SUBTOMOGRAMS = "made of subtomograms"
+    FILM = "film"
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,13 @@ class LayerFacts:
     run : Path, optional
         Run folder of the model.
     record : Path, optional
-        Record of the restoration (JSON) that made it.
+        Record (JSON) of the restoration, or of the draws, that it belongs to.
+    draw : int, optional
+        Number of a draw.
+    offset_zyx : (int, int, int)
+        Where a piece lies in its tomogram, in voxels.
+    made : str
+        How a volume was computed that no file holds.
     """
 
     role: Role
@@ -100,6 +111,9 @@ class LayerFacts:
     wedge: StatedWedge | None = None
     run: Path | None = None
     record: Path | None = None
+    draw: int | None = None
+    offset_zyx: tuple[int, int, int] = (0, 0, 0)
+    made: str = ""
 
 
 def role_of_file(path: Path) -> Role:

@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from cryoaae.errors import CryoaaeError, InterruptedRunError
-from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.progress import NullProgress, Progress, duration
 
 log = logging.getLogger("cryoaae")
 
 # More often than this a progress bar need not move.
 TELL_EVERY_SECONDS = 0.05
+# Before, the pace is not known.
+SETTLED_SECONDS = 3.0
 
 
 class _Signals(QObject):
@@ -54,10 +56,11 @@ class JobProgress(NullProgress):
         super().__init__()
         self._signals = signals
         self._task, self._total = "", None
-        self._done = self._last = 0.0
+        self._done = self._last = self._started = 0.0
 
     def start(self, task: str, total: float | None, unit: str) -> None:
-        self._task, self._total, self._done, self._last = task, total, 0.0, time.monotonic()
+        self._task, self._total, self._done = task, total, 0.0
+        self._last = self._started = time.monotonic()
         self._signals.told.emit(task, 0.0 if total else -1.0, "")
 
     def advance(self, amount: float = 1.0, **facts: Any) -> None:
@@ -66,8 +69,13 @@ class JobProgress(NullProgress):
             return
         self._last = time.monotonic()
         share = min(1.0, self._done / self._total) if self._total else -1.0
-        voxels = facts.get("voxels_per_second")
-        self._signals.told.emit(self._task, share, f"{voxels / 1e6:.2f} million voxels/s" if voxels else "")
+        self._signals.told.emit(self._task, share, ", ".join([*self._left(share), *map(_fact, facts.items())]))
+
+    def _left(self, share: float) -> list[str]:
+        """How long it will take from here, at the pace so far."""
+        spent = time.monotonic() - self._started
+        worth_saying = share > 0 and spent > SETTLED_SECONDS
+        return [f"{duration(spent * (1 / share - 1))} left"] if worth_saying else []
 
     def message(self, text: str) -> None:
         self._signals.said.emit(text)
@@ -75,6 +83,14 @@ class JobProgress(NullProgress):
     def finish(self) -> None:
         if self._task:
             self._signals.told.emit(self._task, 1.0, "")
+
+
+def _fact(item: tuple[str, Any]) -> str:
+    """One fact that the library tells of its work, as text."""
+    name, value = item
+    if name == "voxels_per_second":
+        return f"{value / 1e6:.2f} million voxels/s"
+    return f"{name.replace('_', ' ')} {value}"
 
 
 class Job:
@@ -129,6 +145,34 @@ class Job:
             else:
                 signal.emit(*what)
             self.signals.finished.emit()
+
+
+class Jobs(QObject):
+    """A panel's work, one piece of a kind at a time: a new one takes the place of the one before."""
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self.running: dict[str, Job] = {}
+
+    def start(self, kind: str, work: Callable[[Progress], Any], *, returned: Any, failed: Any) -> Job:
+        """Do some work; `returned` and `failed` are bound methods of a widget, or signals."""
+        if kind in self.running:
+            self.running[kind].cancel()
+        job = self.running[kind] = Job(work)
+        job.signals.returned.connect(returned)
+        job.signals.failed.connect(failed)
+        job.signals.finished.connect(self._ended)
+        job.start()
+        return job
+
+    def cancel(self) -> None:
+        """Stop all of it, as far as it goes at once."""
+        for job in self.running.values():
+            job.cancel()
+        self.running = {}
+
+    def _ended(self) -> None:
+        self.running = {kind: job for kind, job in self.running.items() if job in Job.alive}
 
 
 @cache

@@ -1,92 +1,39 @@
-"""Three orthogonal slabs of several volumes side by side, under one crosshair."""
+"""Slabs of several volumes side by side, three orthogonal ones and an oblique one, under one crosshair."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtCore import QRectF, Qt, QTimer, Signal
+from qtpy.QtCore import QRectF, QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_cryoaae.sources import PLANES, Source
+from napari_cryoaae.oblique import ObliqueCut, ObliquePlane
+from napari_cryoaae.slice_view import BACKGROUND, TEXT, Cut, MaskOverlay, SliceView, SpreadOverlay, spread_colours
+from napari_cryoaae.sources import DOWN_ACROSS, PLANES, SlabCut, Source
 
-# Axes (z, y, x) that run down and across each plane.
-DOWN_ACROSS = {"xy": (1, 2), "xz": (0, 2), "yz": (0, 1)}
-BACKGROUND, CURSOR, TEXT = "#1d2025", "#f5c542", "#d0d6dd"
-CURSOR_ALPHA = 150
+OBLIQUE = "oblique"
 # A drag asks for slabs more often than they can be drawn; they are drawn at this pace.
 REDRAW_MS = 15
+LEGEND_WIDTH, LABEL_WIDTH = 70, 16
+MOST_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class ShownSource:
-    """A source, its grey levels, and the number shown for it under the cursor, if it is there."""
+    """A source, its grey levels, and whether a spread may be laid over it."""
 
     source: Source
     levels: tuple[float, float]
-
-
-class _SliceBox(pg.ViewBox):
-    """A view whose left button moves the cursor; the wheel zooms, the middle or right button shifts."""
-
-    picked = Signal(float, float)
-
-    def __init__(self) -> None:
-        super().__init__(lockAspect=True, invertY=True, enableMenu=False)
-        self.setDefaultPadding(0.02)
-
-    def mouseClickEvent(self, event: Any) -> None:
-        if event.button() == Qt.MouseButton.LeftButton:
-            self._pick(event)
-
-    def mouseDragEvent(self, event: Any, axis: int | None = None) -> None:
-        if event.button() == Qt.MouseButton.LeftButton:
-            self._pick(event)
-        else:
-            event.accept()
-            shift = self.mapToView(event.lastPos()) - self.mapToView(event.pos())
-            self.translateBy(x=shift.x(), y=shift.y())
-            self.sigRangeChangedManually.emit(self.state["mouseEnabled"])
-
-    def _pick(self, event: Any) -> None:
-        event.accept()
-        point = self.mapToView(event.pos())
-        self.picked.emit(point.x(), point.y())
-
-
-class _View:
-    """One plane of one source: image, crosshair and the box they lie in."""
-
-    def __init__(self, plane: str) -> None:
-        self.plane = plane
-        self.box = _SliceBox()
-        self.image = pg.ImageItem(axisOrder="row-major")
-        pen = pg.mkPen((*pg.mkColor(CURSOR).getRgb()[:3], CURSOR_ALPHA), width=1)
-        self.lines = [pg.InfiniteLine(angle=angle, pen=pen) for angle in (0, 90)]
-        for item in (self.image, *self.lines):
-            self.box.addItem(item)
-        self.drawn: tuple[Source | None, int, int] = (None, 0, 0)
-
-    def draw(self, shown: ShownSource, cursor_zyx: Sequence[int], thickness: int) -> None:
-        """Show the slab at the cursor; what is drawn already is not read again."""
-        index = cursor_zyx[PLANES[self.plane]]
-        if self.drawn[0] is not shown.source or self.drawn[1:] != (index, thickness):
-            slab = shown.source.slab(self.plane, index, thickness)
-            self.image.setImage(slab, autoLevels=False)
-            down, across = (shown.source.offset_zyx[axis] for axis in DOWN_ACROSS[self.plane])
-            self.image.setPos(across, down)
-            self.drawn = (shown.source, index, thickness)
-        self.image.setLevels(shown.levels)
-        for line, axis in zip(self.lines, DOWN_ACROSS[self.plane], strict=True):
-            line.setPos(cursor_zyx[axis] + 0.5)
+    overlaid: bool = True
 
 
 class OrthoViews(QWidget):
-    """A column of three planes (xy, xz, yz) for each of several volumes of one shape.
+    """A column of planes (xy, xz, yz and, if wished, an oblique one) for each of several volumes of one shape.
 
     `cursor_moved` says where the user put the cursor, (z, y, x) in voxels.
     """
@@ -95,24 +42,31 @@ class OrthoViews(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.graphics = pg.GraphicsLayoutWidget()
-        self.graphics.setBackground(BACKGROUND)
-        self.graphics.ci.layout.setSpacing(4)
+        self.graphics = pg.GraphicsView(background=BACKGROUND)
+        self.grid = pg.GraphicsLayout()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.graphics)
         self.shape_zyx = (1, 1, 1)
         self.cursor_zyx = (0, 0, 0)
         self.thickness = 1
+        self.oblique: ObliquePlane | None = None
         self.shown: list[ShownSource] = []
-        self.columns: list[dict[str, _View]] = []
+        self.columns: list[dict[str, SliceView]] = []
+        self.overlay: SpreadOverlay | None = None
+        self.mask: MaskOverlay | None = None
+        self.legend: pg.ColorBarItem | None = None
         self._titles: list[pg.LabelItem] = []
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._draw)
-        self._fit = QTimer(self)
-        self._fit.setSingleShot(True)
-        self._fit.timeout.connect(self.show_all)
+        self._made: dict[tuple[type, str], tuple[Any, Cut, NDArray[Any]]] = {}
+        self._timer, self._fit = self._soon(self._draw), self._soon(self.show_all)
+
+    def _soon(self, what: Callable[[], None]) -> QTimer:
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.timeout.connect(what)
+        return timer
+
+    # -- what is shown -------------------------------------------------------------------------------
 
     def set_shape(self, shape_zyx: tuple[int, int, int]) -> None:
         """The volumes' shape; the views show all of it."""
@@ -137,6 +91,32 @@ class OrthoViews(QWidget):
         self.thickness = thickness
         self.redraw()
 
+    def set_oblique(self, plane: ObliquePlane | None) -> None:
+        """Show a fourth plane, in this direction; None: none."""
+        anew = (plane is None) != (self.oblique is None)
+        turned, self.oblique = plane != self.oblique, plane
+        if anew:
+            self._lay_out(len(self.columns))
+        elif turned:
+            self._show_all_of(OBLIQUE)
+        self.redraw()
+
+    def set_overlay(self, overlay: SpreadOverlay | None) -> None:
+        """Lay a spread over the densities, with a legend; None takes it off."""
+        anew = (overlay is None) != (self.overlay is None)
+        self.overlay = overlay
+        if anew:
+            self._lay_out(len(self.columns))
+        if overlay is not None and self.legend is not None:
+            self.legend.setLevels((0.0, overlay.high))
+            self.legend.setLabel("right", f"{overlay.title} (density units)")
+        self.redraw()
+
+    def set_mask(self, mask: MaskOverlay | None) -> None:
+        """Hide or mark voxels by a threshold; None: none."""
+        self.mask = mask
+        self.redraw()
+
     def redraw(self) -> None:
         """Draw again soon."""
         if not self._timer.isActive():
@@ -151,36 +131,94 @@ class OrthoViews(QWidget):
         flat = np.concatenate([view.image.image.ravel() for view in self.columns[index].values()])
         return flat[np.isfinite(flat)]
 
+    # -- layout --------------------------------------------------------------------------------------
+
+    @property
+    def planes(self) -> list[str]:
+        return [*PLANES, OBLIQUE] if self.oblique is not None else list(PLANES)
+
     def _lay_out(self, count: int) -> None:
-        self.graphics.clear()
-        self.columns, self._titles = [], []
-        z, y, _ = self.shape_zyx
-        for row, stretch in enumerate((1, *(max(10, round(100 * n / (y + 2 * z))) for n in (y, z, z)))):
-            self.graphics.ci.layout.setRowStretchFactor(row, stretch)
-        for row, plane in enumerate(PLANES, start=1):
-            self.graphics.addLabel(plane, row=row, col=0, color=TEXT, angle=-90)
-        for index in range(1, count + 1):
-            self._titles.append(self.graphics.addLabel("", row=0, col=index, color=TEXT))
-            column = {plane: _View(plane) for plane in PLANES}
-            for row, view in enumerate(column.values(), start=1):
-                self.graphics.addItem(view.box, row=row, col=index)
-                view.box.picked.connect(self._picker(view.plane))
-                view.box.sigRangeChangedManually.connect(self._zoomer(view))
+        self.grid = pg.GraphicsLayout()  # a new one: rows and columns that went would keep their room
+        self.grid.layout.setSpacing(4)
+        self.graphics.setCentralItem(self.grid)
+        self.columns, self._titles, self.legend = [], [], None
+        block = self._block(count)
+        width = 2 * len(block[0])  # a label and a view each
+        self._stretch(block, count)
+        for index in range(count):
+            left = index * width
+            self._titles.append(self.grid.addLabel("", row=0, col=left + 1, colspan=width - 1, color=TEXT))
+            column = {plane: SliceView(plane) for plane in self.planes}
+            for row, planes in enumerate(block, start=1):
+                for place, plane in enumerate(planes):
+                    if index == 0 or len(planes) > 1:
+                        self.grid.addLabel(plane, row=row, col=left + 2 * place, color=TEXT, angle=-90)
+                    self._add(column[plane], row, left + 2 * place + 1)
             self.columns.append(column)
+        if self.overlay is not None and count:
+            self.legend = self._legend(self.overlay)
+            self.grid.addItem(self.legend, row=1, col=count * width, rowspan=len(block))
+        self._fit.start(0)  # the rows have their new sizes only then
         self.show_all()
+        self.redraw()
+
+    def _block(self, count: int) -> list[list[str]]:
+        """Planes of one volume, by rows: below each other, but four of a single volume two by two."""
+        if self.oblique is not None and count == 1:
+            return [["xy", OBLIQUE], ["xz", "yz"]]
+        return [[plane] for plane in self.planes]
+
+    def _stretch(self, block: list[list[str]], count: int) -> None:
+        """Give rows and columns room by what lies in them, and not by their titles."""
+        layout, sizes = self.grid.layout, {plane: self._size(plane) for plane in self.planes}
+        heights = [max(sizes[plane][0] for plane in planes) for planes in block]
+        widths = [max(sizes[plane][1] for plane in planes) for planes in zip(*block, strict=True)]
+        layout.setRowStretchFactor(0, 1)
+        for row, height in enumerate(heights, start=1):
+            layout.setRowStretchFactor(row, max(10, round(100 * height / sum(heights))))
+        for place, width in enumerate(widths * count):
+            layout.setColumnPreferredWidth(2 * place, LABEL_WIDTH)
+            layout.setColumnStretchFactor(2 * place + 1, max(10, round(100 * width / sum(widths))))
+            layout.setColumnPreferredWidth(2 * place + 1, 0)
+
+    def _add(self, view: SliceView, row: int, column: int) -> None:
+        self.grid.addItem(view.box, row=row, col=column)
+        view.box.picked.connect(self._picker(view))
+        view.box.sigRangeChangedManually.connect(self._zoomer(view))
+
+    def _legend(self, overlay: SpreadOverlay) -> pg.ColorBarItem:
+        label = f"{overlay.title} (density units)"
+        legend = pg.ColorBarItem((0.0, overlay.high), 12, spread_colours(), label=label, interactive=False)
+        legend.getAxis("right").setPen(TEXT)
+        legend.getAxis("right").setTextPen(TEXT)
+        legend.getAxis("right").enableAutoSIPrefix(False)
+        legend.setMaximumWidth(LEGEND_WIDTH)
+        return legend
+
+    def _size(self, plane: str) -> tuple[float, float]:
+        """Extent of a plane's picture, down and across."""
+        if plane == OBLIQUE:
+            down, across = self._oblique_cut(self.oblique).half_size
+            return 2 * down, 2 * across
+        down_axis, across_axis = DOWN_ACROSS[plane]
+        return self.shape_zyx[down_axis], self.shape_zyx[across_axis]
 
     def show_all(self) -> None:
         """Zoom out to the whole of the volumes."""
-        for plane, (down, across) in DOWN_ACROSS.items():
-            size = (self.shape_zyx[across], self.shape_zyx[down])
-            for column in self.columns:
-                column[plane].box.setRange(QRectF(0, 0, *size), padding=0.02)
+        for plane in self.planes:
+            self._show_all_of(plane)
+
+    def _show_all_of(self, plane: str) -> None:
+        down, across = self._size(plane)
+        corner = (-across / 2, -down / 2) if plane == OBLIQUE else (0.0, 0.0)
+        for column in self.columns:
+            column[plane].box.setRange(QRectF(*corner, across, down), padding=0.02)
 
     def resizeEvent(self, event: Any) -> None:
         super().resizeEvent(event)
-        self._fit.start(0)  # the rows have their new sizes only then
+        self._fit.start(0)
 
-    def _zoomer(self, view: _View) -> Any:
+    def _zoomer(self, view: SliceView) -> Any:
         def zoomed(_: Any) -> None:
             """Zoom and shift the same plane of all volumes alike."""
             for other in (column[view.plane] for column in self.columns):
@@ -189,21 +227,50 @@ class OrthoViews(QWidget):
 
         return zoomed
 
-    def _picker(self, plane: str) -> Any:
+    def _picker(self, view: SliceView) -> Any:
         def picked(across: float, down: float) -> None:
-            place = list(self.cursor_zyx)
-            for axis, value in zip(DOWN_ACROSS[plane], (down, across), strict=True):
-                place[axis] = int(np.floor(value))
-            self.set_cursor(place)
+            self.set_cursor(self._cut(view.plane).place(down, across, self.cursor_zyx))
             self.cursor_moved.emit(self.cursor_zyx)
 
         return picked
 
+    # -- drawing -------------------------------------------------------------------------------------
+
+    def _cut(self, plane: str) -> Cut:
+        if plane == OBLIQUE:
+            return self._oblique_cut(self.oblique)
+        return SlabCut(plane, self.cursor_zyx[PLANES[plane]], self.thickness)
+
+    def _oblique_cut(self, plane: ObliquePlane | None) -> ObliqueCut:
+        return ObliqueCut.through(self.cursor_zyx, plane or ObliquePlane(), self.thickness, self.shape_zyx)
+
     def _draw(self) -> None:
-        for column, title, shown in zip(self.columns, self._titles, self.shown, strict=True):
-            for view in column.values():
-                view.draw(shown, self.cursor_zyx, self.thickness)
+        for plane in self.planes:
+            self._draw_row(plane)
+        for title, shown in zip(self._titles, self.shown, strict=True):
             title.setText(f"{shown.source.title}{self._value(shown.source)}")
+
+    def _draw_row(self, plane: str) -> None:
+        """One plane of all volumes; spread and mask are the same in all of them, and cut once."""
+        cut = self._cut(plane)
+        spread = None if self.overlay is None else self._once(self.overlay.source, cut, cut.of, plane)
+        kept = None if self.mask is None else self._once(self.mask, cut, lambda mask: mask.mask.kept(cut.of), plane)
+        crossed = self.oblique is not None and plane != OBLIQUE
+        trace = self._oblique_cut(self.oblique).trace_deg(*DOWN_ACROSS[plane]) if crossed else None
+        for column, shown in zip(self.columns, self.shown, strict=True):
+            view = column[plane]
+            view.draw(shown.source, shown.levels, cut, self.cursor_zyx)
+            view.draw_colour(self.overlay if shown.overlaid else None, spread)
+            view.draw_veil(self.mask, kept)
+            view.draw_trace(trace, self.cursor_zyx)
+
+    def _once(self, what: Any, cut: Cut, make: Callable[[Any], NDArray[Any]], plane: str) -> NDArray[Any]:
+        """A picture that was made for the same thing and cut, else a new one."""
+        key = (type(what), plane)
+        made = self._made.get(key)
+        if made is None or made[0] is not what or made[1] != cut:
+            made = self._made[key] = (what, cut, make(what))
+        return made[2]
 
     def _value(self, source: Source) -> str:
         """The density at the cursor, where the source has one."""

@@ -9,6 +9,7 @@ from typing import Any
 from cryoaae.errors import InputError
 from napari_cryoaae.facts import LayerFacts, StatedWedge
 from napari_cryoaae.run_folder import Restoration, Run, read_restoration, read_run
+from napari_cryoaae.spread_record import SpreadRecord, read_spread
 
 # Sections, each of (label, text).
 Sections = list[tuple[str, list[tuple[str, str]]]]
@@ -17,10 +18,13 @@ Sections = list[tuple[str, list[tuple[str, str]]]]
 def provenance(facts: LayerFacts) -> Sections:
     """Everything that is known of a layer, a section a source of it."""
     made = read_restoration(facts.record) if facts.record else None
+    spread = read_spread(facts.record) if facts.record else None
     run = _run(facts)
     sections: Sections = [("Layer", _layer_lines(facts))]
     if made is not None:
         sections.append(("Restoration", _restoration_lines(made, run)))
+    if spread is not None:
+        sections.append(("Spread", _spread_lines(spread, run)))
     if run is not None:
         sections.append(("Model", _model_lines(run)))
     return sections
@@ -35,20 +39,34 @@ def as_text(sections: Sections) -> str:
 def restore_command(made: Restoration, run: Run | None) -> str:
     """The command that makes the same output again."""
     settings = made.record["settings"]
-    paths = [str(fact["path"]) for fact in made.record["inputs"]]
     model = "RUN" if run is None else str(run.path)
-    # The model knows the tilts of what it was fitted on.
-    known = run is not None and made.wedge in [StatedWedge.of(tomogram) for tomogram in run.tomograms]
-    words = ["cryoaae", "restore", *_inputs(paths), *([] if known else _tilts(made.wedge)), "--model", model]
+    words = ["cryoaae", "restore", *_inputs(_paths(made)), *_tilts_unknown_to(run, made.wedge), "--model", model]
     words += ["-o", str(made.file.with_name(made.record["outputs"][0]))]
     options = settings.get("options", {})
     words += ["--halves"] if len(made.record["outputs"]) > 1 else []
     words += ["--keep-measured"] if options.get("keep_measured") else []
     words += [] if options.get("symmetries") else ["--no-symmetries"]
     words += ["--dtype", settings["dtype"]] if settings.get("dtype", "float32") != "float32" else []
-    voxel = settings.get("opening", {}).get("voxel_size_angstrom")
-    words += ["--voxel-size", f"{voxel:g}"] if voxel else []
-    return shlex.join(words)
+    return shlex.join([*words, *_voxel_size(settings), *_contrast(settings)])
+
+
+def spread_command(spread: SpreadRecord, run: Run | None) -> str:
+    """The command that makes the same draws, or the same spread beside a restoration, again."""
+    made, made_from = read_restoration(spread.beside), spread.record["made_from"]
+    options, inputs = made_from.get("options", {}), ["INPUT"] if made is None else _inputs(_paths(made))
+    command = "sample" if spread.whole_folder else "restore"
+    output = spread.file.parent if spread.whole_folder else spread.beside.with_suffix(".mrc")
+    model = str(spread.record.get("model", "RUN") if run is None else run.path)
+    words = ["cryoaae", command, *inputs, *_tilts_unknown_to(run, spread.wedge), "--model", model]
+    words += ["-o", str(output), *([] if spread.whole_folder else ["--uncertainty"])]
+    words += ["--draws", str(spread.record["draws"]), "--seed", str(options.get("seed", 0))]
+    words += ["--turns", options["turns"]] if spread.whole_folder and options.get("turns", "any") != "any" else []
+    words += [] if options.get("symmetries", True) else ["--no-symmetries"]
+    words += [] if _chosen(spread, "calibrate", True) else ["--no-calibrate"]
+    if spread.whole_folder:
+        words += ["--modes", str(_chosen(spread, "modes", 4))]
+        words += [] if _chosen(spread, "keep_draws", True) else ["--no-draws"]
+    return shlex.join([*words, *_voxel_size(made_from), *_contrast(made_from)])
 
 
 def fit_command(run: Run) -> str:
@@ -77,22 +95,38 @@ def _layer_lines(facts: LayerFacts) -> list[tuple[str, str]]:
         ("file", str(facts.source) if facts.source else "none: computed here"),
         ("voxel size", "not stated" if voxel is None else f"{voxel:.4g} Å"),
         ("wedge", facts.wedge.text() if facts.wedge else "not known"),
+        *([("computed as", facts.made)] if facts.made else []),
+        *([("draw", str(facts.draw))] if facts.draw is not None else []),
     ]
 
 
 def _restoration_lines(made: Restoration, run: Run | None) -> list[tuple[str, str]]:
     settings, result = made.record["settings"], made.record["result"]
     chosen = [name.replace("_", " ") for name, value in settings.get("options", {}).items() if value is True]
-    lines = [("input", str(fact["path"])) for fact in made.record["inputs"]]
+    lines = [("input", path) for path in _paths(made)]
     return [
         *lines,
         ("model digest", made.model),
         ("wedge", made.wedge.text()),
         ("options", ", ".join(chosen) or "none"),
+        *([("contrast transfer undone", str(result["undone"]))] if result.get("undone") else []),
         ("took", f"{result['seconds']:.0f} s, {result['voxels_per_second'] / 1e6:.2f} million voxels/s"),
         ("versions", _versions(made.record)),
         ("same again", restore_command(made, run)),
     ]
+
+
+def _spread_lines(spread: SpreadRecord, run: Run | None) -> list[tuple[str, str]]:
+    record, options = spread.record, spread.record["made_from"].get("options", {})
+    lines = [
+        ("model digest", spread.model),
+        ("wedge", spread.wedge.text()),
+        ("draws", f"{record['draws']} by {options.get('sampler', 'unnamed')}, seed {options.get('seed', 0)}"),
+        ("recalibration", spread.calibration_text()),
+    ]
+    if "version" in record:
+        lines.append(("version", f"cryoaae {record['version']}"))
+    return [*lines, ("same again", spread_command(spread, run))]
 
 
 def _model_lines(run: Run) -> list[tuple[str, str]]:
@@ -127,8 +161,43 @@ def _versions(record: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items())
 
 
+def _paths(made: Restoration) -> list[str]:
+    return [str(fact["path"]) for fact in made.record["inputs"]]
+
+
+def _chosen(spread: SpreadRecord, option: str, unsaid: Any) -> Any:
+    """An option of the command beside those that decide what a draw is."""
+    found = spread.record.get("options") if spread.whole_folder else spread.record
+    return (found or {}).get(option, unsaid)
+
+
+def _contrast(settings: Mapping[str, Any]) -> list[str]:
+    """Options of the contrast transfer that was undone; that of many tilts stands in a file that no record names."""
+    facts = settings.get("contrast_transfer")
+    if not facts:
+        return []
+    flipped = [] if facts.get("phase_flipped", True) else ["--phase-flipped", "no"]
+    if len(facts["defocus_um"]) > 1:
+        return ["--defocus", "TILT_SERIES.star", *flipped]
+    names = {"--voltage": "voltage_kv", "--cs": "cs_mm", "--amplitude-contrast": "amplitude_contrast"}
+    stated = [word for option, name in names.items() for word in (option, f"{facts[name]:g}")]
+    return ["--defocus", f"{facts['defocus_um'][0]:g}", *stated, *flipped]
+
+
+def _voxel_size(settings: Mapping[str, Any]) -> list[str]:
+    """The option that overrules what the files say, where it was given."""
+    voxel = (settings.get("opening") or {}).get("voxel_size_angstrom")
+    return ["--voxel-size", f"{voxel:g}"] if voxel else []
+
+
 def _inputs(paths: list[str]) -> list[str]:
     return ["--even", paths[0], "--odd", paths[1]] if len(paths) == 2 else paths
+
+
+def _tilts_unknown_to(run: Run | None, wedge: StatedWedge) -> list[str]:
+    """Options that state a wedge; none where the model knows it of what it was fitted on."""
+    known = run is not None and wedge in [StatedWedge.of(tomogram) for tomogram in run.tomograms]
+    return [] if known else _tilts(wedge)
 
 
 def _tilts(wedge: StatedWedge) -> list[str]:

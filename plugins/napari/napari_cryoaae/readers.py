@@ -15,16 +15,16 @@ from cryoaae.errors import InputError
 from cryoaae.io.mrc import open_volume, peek_header
 from cryoaae.io.mrc_header import MrcHeader, choose_voxel_size
 from cryoaae.io.names import PACKED_SUFFIXES, match_name
+from cryoaae.runs.progress import NullProgress
 from napari_cryoaae.contrast import sampled_limits
 from napari_cryoaae.facts import KEY, LayerFacts, Role, role_of_file
-from napari_cryoaae.particles import read_particles
-from napari_cryoaae.run_folder import Restoration, is_run_folder, read_run, restoration_of
+from napari_cryoaae.latent_map import is_latent_folder, read_latent_map
+from napari_cryoaae.particles import AXES, LISTS, STORES, is_store, place_particles, points_layer
+from napari_cryoaae.run_folder import Restoration, is_run_folder, read_restoration, read_run, restoration_of
+from napari_cryoaae.spread_record import SpreadRecord, draw_number, read_spread, spread_of, spreads_near
 
 LayerData = tuple[Any, dict[str, Any], str]
-AXES = ("z", "y", "x")
 VOLUMES = (".mrc", ".rec", ".map")
-# Diameter of a particle on the screen; the list does not say how large it is.
-POINT_ANGSTROM = 100.0
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
@@ -62,10 +62,12 @@ def read_volume(path: Path, facts: LayerFacts | None = None) -> LayerData:
 def facts_of_file(path: Path) -> LayerFacts:
     """What a volume is: by the record beside it, else by its name."""
     made = restoration_of(path)
-    if made is None:
-        return LayerFacts(role_of_file(path), match_name(path), path)
-    role = dict(made.outputs())[path]
-    return _restored_facts(made, path, role, made.run())
+    if made is not None:
+        return _restored_facts(made, path, dict(made.outputs())[path], made.run())
+    spread = spread_of(path)
+    if spread is not None:
+        return _spread_facts(spread, path, dict(spread.outputs())[path], None)
+    return LayerFacts(role_of_file(path), match_name(path), path)
 
 
 def read_run_folder(path: Path) -> list[LayerData]:
@@ -83,41 +85,80 @@ def read_run_folder(path: Path) -> list[LayerData]:
     missing = len(run.record.get("inputs", [])) - len(layers)
     if missing:
         warnings.warn(f"{path}: {missing} of its input files are not where they were", stacklevel=2)
-    for made in run.restorations():
+    restored = run.restorations()
+    for made in restored:
         for file, role in made.outputs():
             layers.append(read_volume(file, _restored_facts(made, file, role, run.path)))
+    for spread in spreads_near(run.path, run.digest):
+        # The mean of draws is the restoration, to the bit.
+        known = any(made.tomogram == spread.tomogram for made in restored)
+        layers += _spread_layers(spread, run.path, mean=not known)
     if not layers:
         raise InputError(path, "neither its inputs nor a restoration are there", "open the volumes themselves")
     return layers
 
 
+def read_sample_folder(path: Path) -> list[LayerData]:
+    """Layers of a folder of `cryoaae sample`: mean, spread and draws, of which the first is shown.
+
+    Raises
+    ------
+    InputError
+        When the folder is none, or nothing of it stands.
+    """
+    spread = read_spread(path)
+    layers = [] if spread is None else _spread_layers(spread, None, mean=True)
+    if not layers:
+        raise InputError(path, "holds no draws", "give the folder that `cryoaae sample` wrote")
+    return layers
+
+
+def read_latent_folder(path: Path) -> list[LayerData]:
+    """Particles of a folder of `cryoaae cluster` or `cryoaae embed` as points; the Latent panel finds their map.
+
+    Raises
+    ------
+    InputError
+        When there are no codes, or no particle has a known position.
+    """
+    latent = read_latent_map(path, NullProgress())
+    layers = [points_layer(s, placed.source, path) for placed in latent.placed.values() for s in placed.sets()]
+    if not layers:
+        raise InputError(path, "; ".join(latent.remarks), "open it in the Latent panel")
+    return layers
+
+
+def _spread_layers(spread: SpreadRecord, run: Path | None, *, mean: bool) -> list[LayerData]:
+    """Volumes of a spread's record; draws and the spread are not shown at first, they would hide the rest."""
+    layers = []
+    made = read_restoration(spread.beside) if mean and spread.whole_folder else None
+    for file, role in made.outputs() if made else ():
+        layers.append(read_volume(file, _restored_facts(made, file, role, run or made.run())))
+    for file, role in spread.outputs():
+        if role is not Role.MODE:
+            data, look, kind = read_volume(file, _spread_facts(spread, file, role, run))
+            layers.append((data, look | {"visible": False}, kind))
+    return layers
+
+
 def read_points(path: Path) -> list[LayerData]:
-    """Particles of a STAR file as points in angstrom, a layer a tomogram.
+    """Particles of a list or a store as points in angstrom, a layer a tomogram.
 
     Raises
     ------
     InputError
     """
-    layers: list[LayerData] = []
-    for found in read_particles(path):
-        look = {
-            "name": f"{found.tomogram} particles",
-            "features": found.features,
-            "size": POINT_ANGSTROM,
-            "face_color": "transparent",
-            "border_color": "orange",
-            "border_width": 0.08,
-            "units": ("angstrom",) * 3,
-            "axis_labels": AXES,
-            "projection_mode": "rescale_spherical",  # balls, cut by the slice
-            "metadata": {KEY: LayerFacts(Role.PARTICLES, found.tomogram, path)},
-        }
-        layers.append((found.positions_angstrom_zyx, look, "points"))
-    return layers
+    return [points_layer(found, path) for found in place_particles(path).sets()]
 
 
 def _restored_facts(made: Restoration, path: Path, role: Role, run: Path | None) -> LayerFacts:
     return LayerFacts(role, made.tomogram, path, wedge=made.wedge, run=run, record=made.file)
+
+
+def _spread_facts(spread: SpreadRecord, path: Path, role: Role, run: Path | None) -> LayerFacts:
+    return LayerFacts(
+        role, spread.tomogram, path, wedge=spread.wedge, run=run, record=spread.file, draw=draw_number(path)
+    )
 
 
 def _listed(path: str | Sequence[str]) -> list[str]:
@@ -126,8 +167,12 @@ def _listed(path: str | Sequence[str]) -> list[str]:
 
 def _reader_of(path: Path) -> Callable[[Path], list[LayerData]] | None:
     if path.is_dir():
-        return read_run_folder if is_run_folder(path) else None
-    if path.suffix.lower() == ".star":
+        if is_run_folder(path):
+            return read_run_folder
+        if is_latent_folder(path):
+            return read_latent_folder
+        return None if read_spread(path) is None else read_sample_folder
+    if path.suffix.lower() in LISTS or (path.suffix.lower() in STORES and is_store(path)):
         return read_points
     packed = path.suffix.lower() in PACKED_SUFFIXES
     suffix = Path(path.stem).suffix if packed else path.suffix
@@ -143,7 +188,7 @@ def _read_all(path: str | Sequence[str]) -> list[LayerData]:
     for one in (Path(p) for p in _listed(path)):
         read = _reader_of(one)
         if read is None:
-            raise InputError(one, "is not read by cryoaae", "give an MRC or STAR file, or a run folder")
+            raise InputError(one, "is not read by cryoaae", "give an MRC or STAR file, a store or a run folder")
         layers += read(one)
     return layers
 

@@ -17,6 +17,9 @@ from napari_cryoaae.run_folder import WEIGHTS, read_weights_header
 if TYPE_CHECKING:
     from cryoaae.runs.progress import Progress
 
+# What the library calls the restorer that comes with it.
+GENERAL = Path("general")
+
 
 @dataclass(frozen=True)
 class Restored:
@@ -33,7 +36,7 @@ class RestoreRequest:
     Parameters
     ----------
     model : Path
-        Run folder or weights.
+        Run folder or weights; `GENERAL`: the general restorer that comes with the package.
     first : Path
         The even half, or the single volume.
     odd : Path, optional
@@ -47,6 +50,8 @@ class RestoreRequest:
     voxel_size_angstrom : float, optional
         Overrules the files.
     overwrite : bool
+    draws : int
+        Of which the spread is made that is written beside the restoration; 0: none.
     """
 
     model: Path
@@ -60,6 +65,7 @@ class RestoreRequest:
     device: str = "auto"
     voxel_size_angstrom: float | None = None
     overwrite: bool = False
+    draws: int = 0
 
     def plan(self, progress: Progress) -> list[str]:
         """What would be done and what it needs, a line each; writes nothing.
@@ -73,7 +79,7 @@ class RestoreRequest:
 
         progress.start("checking", None, "")
         opening = {"voxel_size_angstrom": self.voxel_size_angstrom}
-        lines = plan_restore(**self._what(), opening=opening, options=self._options())
+        lines = plan_restore(**self._what(), opening=opening, options=self.options())
         return [*lines, f"{available_memory_bytes() / 1e9:.1f} GB of memory are free"]
 
     def run(self, progress: Progress) -> Restored:
@@ -86,22 +92,29 @@ class RestoreRequest:
         from cryoaae.restoration.restore import restore
 
         (result,) = restore(
-            **self._what(), voxel_size_angstrom=self.voxel_size_angstrom, progress=progress, options=self._options()
+            **self._what(), voxel_size_angstrom=self.voxel_size_angstrom, progress=progress, options=self.options()
         )
-        return Restored(result.paths, result.skipped)
+        spread = () if result.spread is None else (result.spread,)
+        return Restored((*result.paths, *spread), result.skipped)
 
-    def _what(self) -> dict[str, Any]:
-        """Inputs, output and model, as `restore` and `plan_restore` take them."""
-        what: dict[str, Any] = {"output": self.output, "model": self.model, "overwrite": self.overwrite}
+    def inputs(self) -> dict[str, Any]:
+        """The volumes, with their wedge where one is stated, as the library takes them."""
         if self.wedge is not None:
             from cryoaae.io.project import TomogramInput
 
             even, single = (self.first, None) if self.odd else (None, self.first)
-            item = TomogramInput(match_name(self.first), even, self.odd, single, self.wedge.build())
-            return what | {"inputs": item}
-        return what | ({"even": self.first, "odd": self.odd} if self.odd else {"inputs": [self.first]})
+            return {"inputs": TomogramInput(match_name(self.first), even, self.odd, single, self.wedge.build())}
+        return {"even": self.first, "odd": self.odd} if self.odd else {"inputs": [self.first]}
 
-    def _options(self) -> Any:
+    def _what(self) -> dict[str, Any]:
+        """Inputs, output and model, as `restore` and `plan_restore` take them."""
+        return {
+            **self.inputs(), "output": self.output, "model": self.model, "overwrite": self.overwrite,
+            "uncertainty": self.draws,
+        }  # fmt: skip
+
+    def options(self) -> Any:
+        """How to restore, as the library takes it."""
         from cryoaae.restoration.engine import RestoreOptions
 
         return RestoreOptions(
@@ -142,6 +155,8 @@ def describe_model(path: Path) -> str:
     InputError
         When there is no restorer.
     """
+    if path == GENERAL:
+        return "fitted on simulated tomograms, not on yours; look at it, then fit"
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise InputError(path, "holds no fitted model", "give a run folder of `cryoaae fit`")
@@ -153,4 +168,4 @@ def describe_model(path: Path) -> str:
 def restored_layers(paths: list[Path], model: Path) -> list[LayerData]:
     """The outputs as layers that know what they were made with."""
     run = model if model.is_dir() else model.parent
-    return [read_volume(path, replace(facts_of_file(path), run=run)) for path in paths]
+    return [read_volume(path, replace(facts_of_file(path), run=None if model == GENERAL else run)) for path in paths]

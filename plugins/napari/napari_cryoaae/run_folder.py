@@ -111,7 +111,7 @@ class Restoration:
 
 def is_run_folder(path: Path) -> bool:
     """Whether a folder holds a run of `cryoaae fit`; never raises."""
-    record = _json(path / RECORD)
+    record = read_json(path / RECORD)
     return record is not None and record.get("command") == "fit"
 
 
@@ -124,11 +124,11 @@ def read_run(path: Path) -> Run:
         When it is none of `cryoaae fit`, or its weights are not ours.
     """
     folder = path if path.is_dir() else path.parent
-    record = _json(folder / RECORD)
+    record = read_json(folder / RECORD)
     if record is None or record.get("command") != "fit":
         raise InputError(path, "is not a run folder", "give the folder that `cryoaae fit` made")
     digest, spec = read_weights_header(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ("", {})
-    return Run(folder, record, _yaml(folder / CONFIG), digest, spec)
+    return Run(folder, record, read_yaml(folder / CONFIG), digest, spec)
 
 
 def read_weights_header(path: Path) -> tuple[str, dict[str, Any]]:
@@ -151,7 +151,7 @@ def read_weights_header(path: Path) -> tuple[str, dict[str, Any]]:
 
 def read_restoration(path: Path) -> Restoration | None:
     """The record of a restoration, or None where a JSON file is something else."""
-    record = _json(path)
+    record = read_json(path)
     if record is None or not str(record.get("format", "")).startswith(RESTORATION):
         return None
     whole = {"inputs", "settings", "outputs", "result"} <= record.keys()
@@ -176,7 +176,7 @@ def read_validation(path: Path) -> dict[str, Any]:
     InputError
     """
     file = path / "report.json" if path.is_dir() else path
-    report = _json(file)
+    report = read_json(file)
     if report is None or not str(report.get("format", "")).startswith(VALIDATION):
         raise InputError(file, "is not a report of `cryoaae validate`", "give the folder that it wrote")
     return report
@@ -192,7 +192,8 @@ def validation_near(places: Sequence[Path]) -> Path | None:
     return None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds, if that is a mapping; None where it is no such file."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -200,7 +201,8 @@ def _json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file holds, if that is a mapping; else nothing."""
     import yaml
 
     try:

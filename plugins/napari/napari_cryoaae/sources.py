@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 # The axis that each plane is a slab of.
 PLANES = {"xy": 0, "xz": 1, "yz": 2}
+# Axes (z, y, x) that run down and across each plane.
+DOWN_ACROSS = {"xy": (1, 2), "xz": (0, 2), "yz": (0, 1)}
 # A tile around the cursor: its core, and what is read around it, in voxels.
 CORE, MARGIN = 96, 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A weighted sum of arrays (z, y, x) of one shape; `offset_zyx` says where a piece of a volume lies."""
 
@@ -52,6 +55,25 @@ class Source:
             return np.full([n for a, n in enumerate(self.shape) if a != axis], np.nan, np.float32)
         return self.block(slices).mean(axis=axis, dtype=np.float32)
 
+    def sampled(self, points_zyx: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Densities at places (..., 3) of the whole volume, trilinear; NaN further out than half a voxel."""
+        last = np.array(self.shape) - 1
+        own = points_zyx - np.array(self.offset_zyx)
+        outside = ((own < -0.5) | (own > last + 0.5)).any(axis=-1)
+        own = np.clip(own, 0, last)
+        low = np.minimum(own.astype(np.intp), np.maximum(last - 1, 0))
+        shift = (own - low).astype(np.float32)
+        total = np.zeros(own.shape[:-1], np.float32)
+        # Only what is asked for is read of a mapped file; a layer that computes its voxels computes them all.
+        arrays = [(np.float32(weight), np.asarray(data)) for weight, data in self.parts]
+        for corner in product((0, 1), repeat=3):
+            share = np.prod([shift[..., a] if up else 1 - shift[..., a] for a, up in enumerate(corner)], axis=0)
+            index = tuple(np.minimum(low[..., a] + up, last[a]) for a, up in enumerate(corner))
+            for weight, data in arrays:
+                total += weight * share * data[index].astype(np.float32)
+        total[outside] = np.nan
+        return total
+
 
 def slab_bounds(index: int, thickness: int, size: int) -> tuple[int, int]:
     """First voxel of a slab around an index and the one after its last, inside an axis of `size`."""
@@ -67,6 +89,37 @@ def mean_of(title: str, volumes: Sequence[NDArray[Any]]) -> Source:
 def difference(title: str, one: Source, other: Source) -> Source:
     """One less the other."""
     return Source(title, one.parts + tuple((-weight, data) for weight, data in other.parts))
+
+
+@dataclass(frozen=True)
+class SlabCut:
+    """A slab of a volume's grid across one of its axes, `thickness` voxels around an index."""
+
+    plane: str
+    index: int
+    thickness: int
+
+    def of(self, source: Source) -> NDArray[np.float32]:
+        """The picture (down, across)."""
+        return source.slab(self.plane, self.index, self.thickness)
+
+    def rect(self, source: Source) -> tuple[float, float, float, float]:
+        """Where the picture lies in its view: left, top, width, height."""
+        down, across = DOWN_ACROSS[self.plane]
+        return source.offset_zyx[across], source.offset_zyx[down], source.shape[across], source.shape[down]
+
+    def crosshair(self, place_zyx: Sequence[int]) -> tuple[float, float]:
+        """Where the middle of a voxel lies in the view, down and across."""
+        down, across = DOWN_ACROSS[self.plane]
+        return place_zyx[down] + 0.5, place_zyx[across] + 0.5
+
+    def place(self, down: float, across: float, near_zyx: Sequence[int]) -> tuple[int, int, int]:
+        """The voxel at a place of the view; across the plane that of `near_zyx`."""
+        place = list(near_zyx)
+        for axis, value in zip(DOWN_ACROSS[self.plane], (down, across), strict=True):
+            place[axis] = int(np.floor(value))
+        z, y, x = place
+        return z, y, x
 
 
 @dataclass(frozen=True)

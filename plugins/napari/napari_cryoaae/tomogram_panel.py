@@ -1,13 +1,12 @@
-"""The Tomogram panel: volumes of one tomogram under one cursor, and what of them was measured."""
+"""The Tomogram panel: volumes of one tomogram under one cursor, what of them was measured, and how sure it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
@@ -16,75 +15,46 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QTabWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QFlowLayout, QLabeledSlider
+from superqt import QLabeledSlider
 
-from cryoaae.reports.style import contrast_limits
 from cryoaae.runs.progress import Progress
 from napari_cryoaae.bonds import Bonds
 from napari_cryoaae.charts import SpectrumRow
-from napari_cryoaae.comparison import (
-    Entry,
-    Kind,
-    Part,
-    entries_of,
-    first_choice,
-    folders_of,
-    refusal,
-    tomograms,
-    wedge_of,
-)
+from napari_cryoaae.comparison import Entry, Kind, Part, entries_of, folders_of, refusal, tomograms, wedge_of
 from napari_cryoaae.cursor_link import CursorLink, Place
-from napari_cryoaae.facts import KEY, LayerFacts, Role, StatedWedge, facts_of
-from napari_cryoaae.jobs import Job
+from napari_cryoaae.facts import StatedWedge, facts_of
+from napari_cryoaae.jobs import Jobs
+from napari_cryoaae.linked_contrast import LinkedContrast
+from napari_cryoaae.mask_row import MaskRow
+from napari_cryoaae.oblique_row import ObliqueRow
 from napari_cryoaae.ortho_views import OrthoViews, ShownSource
+from napari_cryoaae.plane_in_viewer import PlaneInViewer
 from napari_cryoaae.small_widgets import chip, row
-from napari_cryoaae.sources import window_around
+from napari_cryoaae.spread_row import SpreadRow
+from napari_cryoaae.tile_at_cursor import Tile, TileAtCursor, Wanted
 from napari_cryoaae.validation_tab import ValidationTab
+from napari_cryoaae.volume_chips import VolumeChips
 from napari_cryoaae.wedge_row import WedgeRow
+from napari_cryoaae.whole_split import main_volume, part_layers
 
-if TYPE_CHECKING:
-    from napari_cryoaae.wedge_split import Examined
-
-MOST_COLUMNS = 4
 THICKEST = 64
-# The cursor rests so long before the tile around it is split.
-REST_MS = 200
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """What was found out around the cursor, and for which volumes and wedge."""
-
-    titles: tuple[str, ...]
-    wedge: StatedWedge | None
-    examined: Examined
-
-    def serves(self, titles: Sequence[str], wedge: StatedWedge | None, place: Place) -> bool:
-        return self.titles == tuple(titles) and self.wedge == wedge and self.examined.window.contains(place)
 
 
 class TomogramPanel(QWidget):
-    """Linked orthogonal slabs of input, halves, restored and residual; measured only or filled in only."""
+    """Linked slabs of input, halves, restored, residual and draws; measured only or filled in only; spread and mask."""
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.viewer = napari_viewer
-        self.entries: list[Entry] = []
-        self.shown_titles: list[str] = []
-        self._offered: list[str] = []
         self.part = Part.BOTH
-        self.tile: _Tile | None = None
-        self.jobs: dict[str, Job] = {}
-        self._wanted: Any = None
+        self.jobs = Jobs(self)
+        self.tiles = TileAtCursor(self, self.jobs)
+        self.contrast = LinkedContrast()
+        self.plane_in_viewer = PlaneInViewer(napari_viewer)
         self._name, self._folders = "", []
-        self._linked: list[Any] = []
-        self._rest = QTimer(self)
-        self._rest.setSingleShot(True)
-        self._rest.timeout.connect(self._examine)
         self._build()
         self.link = CursorLink(napari_viewer, self._viewer_moved)
         self._tie()
@@ -93,22 +63,17 @@ class TomogramPanel(QWidget):
     # -- widgets -------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.tomogram = QComboBox()
-        self.tomogram.currentTextChanged.connect(self._choose_tomogram)
-        self.chips = QWidget()
-        self.chips.setLayout(QFlowLayout())
-        self.chips.layout().setContentsMargins(0, 0, 0, 0)
-        self.wedge = WedgeRow()
-        self.wedge.changed.connect(self._show)
-        self.wedge.failed.connect(self.say)
+        self.tomogram, self.chips, self.wedge = QComboBox(), VolumeChips(), WedgeRow()
+        self.oblique, self.spread, self.mask = ObliqueRow(), SpreadRow(), MaskRow()
         self.views = OrthoViews()
-        self.views.cursor_moved.connect(self._panel_moved)
         self.message = QLabel()
         self.message.setWordWrap(True)
         grid = QGridLayout()
+        grid.setVerticalSpacing(3)
         rows = (
             ("Tomogram", self.tomogram), ("Volumes", self.chips), ("Slab", self._slab_row()),
-            ("Show", self._part_row()), ("Tilts", self.wedge),
+            ("Show", self._part_row()), ("Tilts", self.wedge), ("Oblique", self.oblique), ("Spread", self.spread),
+            ("Mask", self.mask),
         )  # fmt: skip
         for index, (label, part) in enumerate(rows):
             grid.addWidget(QLabel(label), index, 0)
@@ -119,6 +84,20 @@ class TomogramPanel(QWidget):
         layout.addWidget(self._tabs(), stretch=1)
         layout.addWidget(self.message)
         self.setMinimumWidth(560)
+        self._connect()
+
+    def _connect(self) -> None:
+        self.tomogram.currentTextChanged.connect(self._choose_tomogram)
+        self.chips.changed.connect(self._chosen)
+        self.wedge.changed.connect(self._show)
+        self.oblique.changed.connect(self._show_oblique)
+        self.spread.changed.connect(self._show_overlays)
+        self.mask.changed.connect(self._show_overlays)
+        self.mask.asked.connect(self.save_mask)
+        self.views.cursor_moved.connect(self._panel_moved)
+        self.tiles.made.connect(self._tile_made)
+        for signal in (self.wedge.failed, self.validation.failed, self.tiles.failed, self.tiles.said):
+            signal.connect(self.say)
 
     def _slab_row(self) -> QWidget:
         self.slab = QLabeledSlider(Qt.Orientation.Horizontal)
@@ -126,7 +105,7 @@ class TomogramPanel(QWidget):
         self.slab.valueChanged.connect(self._thickness_changed)
         self.slab_text = QLabel()
         self.linked = QCheckBox("Linked contrast")
-        self.linked.toggled.connect(self._link_contrast)
+        self.linked.toggled.connect(lambda on: self.contrast.link(self.entries, on=on))
         auto = QPushButton("Auto")
         auto.setToolTip("grey levels from what is shown now")
         auto.clicked.connect(self.auto_contrast)
@@ -146,9 +125,7 @@ class TomogramPanel(QWidget):
         return row(*buttons, None, self.whole)
 
     def _tabs(self) -> QTabWidget:
-        self.spectra = SpectrumRow()
-        self.validation = ValidationTab()
-        self.validation.failed.connect(self.say)
+        self.spectra, self.validation = SpectrumRow(), ValidationTab()
         self.tabs = QTabWidget()
         for part, title in ((self.views, "Slabs"), (self.spectra, "Spectrum"), (self.validation, "Validation")):
             self.tabs.addTab(part, title)
@@ -159,8 +136,8 @@ class TomogramPanel(QWidget):
         self._bonds = Bonds(self)
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             self._bonds.tie(event, self._layers_changed)
-        self._bonds.at_close(self.link.close)
-        self._bonds.at_close(self._cancel)
+        for last in (self.link.close, self.plane_in_viewer.close, self.jobs.cancel):
+            self._bonds.at_close(last)
 
     def say(self, text: str) -> None:
         """Show a sentence under the views; empty: nothing."""
@@ -186,44 +163,36 @@ class TomogramPanel(QWidget):
         return tomograms(self.viewer.layers).get(self.tomogram.currentText(), [])
 
     @property
+    def entries(self) -> list[Entry]:
+        return self.chips.entries
+
+    @property
     def shown(self) -> list[Entry]:
-        return [entry for entry in self.entries if entry.title in self.shown_titles]
+        return self.chips.shown
 
     def show_volumes(self, titles: Sequence[str]) -> None:
         """Show these volumes; of more than there is room for, the last ones."""
-        self.shown_titles = list(titles)[-MOST_COLUMNS:]
-        for button in self.chips.findChildren(QToolButton):
-            button.setChecked(button.text() in self.shown_titles)
-        self._show()
+        self.chips.show_only(titles)
 
     def _layers_changed(self, event: Any = None) -> None:
         if event is not None and event.type == "removed":
-            self._cancel()  # what runs may work on that layer
+            self.jobs.cancel()  # what runs may work on that layer
         self.refresh()
 
     def _choose_tomogram(self, name: str) -> None:
         layers = self.layers
-        self.entries, notes = entries_of(layers) if layers else ([], self._nothing())
-        self.tile = None
-        self.link.set_layer(self.entries[0].layers[0] if self.entries else None)
+        entries, notes = entries_of(layers) if layers else ([], self._nothing())
+        self.tiles.forget()
+        self.link.set_layer(next((entry.layers[0] for entry in entries if entry.whole), None))
         for layer in layers:
             self._bonds.untie(layer.events.contrast_limits)
             self._bonds.tie(layer.events.contrast_limits, self._levels_changed)
-        if self.entries:
-            shape = self.entries[0].source.shape
-            if shape != self.views.shape_zyx:
-                self.views.set_shape(shape)
-                self._panel_moved(tuple(n // 2 for n in shape))
-        titles = [entry.title for entry in self.entries]
-        self.shown_titles = [title for title in self.shown_titles if title in titles]
-        if not self.shown_titles or set(first_choice(self.entries)) - set(self._offered):
-            self.shown_titles = first_choice(self.entries)  # a restoration that came is shown at once
-        self._offered = titles
-        self._fill_chips(titles)
+        self._take_shape(entries)
+        self.chips.offer(entries)
         if name != self._name or wedge_of(layers) is not None:
             self.wedge.set_wedge(wedge_of(layers))  # what was typed in holds for its tomogram alone
         self._name = name
-        self._link_contrast(self.linked.isChecked())
+        self.contrast.link(entries, on=self.linked.isChecked())
         if self.slab.value() > 1:
             self.link.set_thickness(layers, self.slab.value())
         self._say_thickness()
@@ -231,42 +200,44 @@ class TomogramPanel(QWidget):
             self._folders = folders_of(layers)
             self.validation.open_near(self._folders)
         self.say(" ".join(f"{note}." for note in notes))
-        self._show()
+        self._chosen()
+
+    def _take_shape(self, entries: Sequence[Entry]) -> None:
+        """Lay the views out for volumes of another shape, with the cursor in the middle."""
+        shape = next((entry.source.shape for entry in entries if entry.whole), None)
+        if shape is not None and shape != self.views.shape_zyx:
+            self.views.set_shape(shape)
+            self._panel_moved(tuple(n // 2 for n in shape))
 
     def _nothing(self) -> list[str]:
         """Why nothing is shown."""
         refused = [refusal(layer) for layer in self.viewer.layers]
         return [*refused, "Open a tomogram, or a run folder, to compare its volumes here"]
 
-    def _fill_chips(self, titles: Sequence[str]) -> None:
-        layout = self.chips.layout()
-        while layout.count():
-            layout.takeAt(0).widget().deleteLater()
-        for title in titles:
-            button = chip(title, checked=title in self.shown_titles)
-            button.clicked.connect(lambda checked, chosen=title: self._toggled(chosen, checked))
-            layout.addWidget(button)
-
-    def _toggled(self, title: str, checked: bool) -> None:
-        others = [t for t in self.shown_titles if t != title]
-        self.show_volumes([*others, title] if checked else others)
+    def _chosen(self) -> None:
+        """Other volumes are shown now, and other ones may be masked."""
+        self.spread.offer(self.entries)
+        self.mask.offer(main_volume(self.shown) or main_volume(self.entries), self.spread.entry())
+        self._show_overlays()
+        self._show_oblique()
 
     # -- cursor, slab and grey levels ----------------------------------------------------------------
 
     def _panel_moved(self, place: Place) -> None:
         self.views.set_cursor(place)
         self.link.set_place(self.views.cursor_zyx)
-        self._show()
+        self._show_oblique()
 
     def _viewer_moved(self, place: Place) -> None:
         self.views.set_cursor(place)
         self.link.place = self.views.cursor_zyx  # a click beside the volume counts as one on its face
-        self._show()
+        self._show_oblique()
 
     def _thickness_changed(self, _value: int = 0) -> None:
         self.views.set_thickness(self.slab.value())
         self.link.set_thickness(self.layers, self.slab.value())
         self._say_thickness()
+        self._show_oblique()
 
     def _say_thickness(self) -> None:
         voxel = next((v for v in (facts_of(layer).voxel_size_angstrom for layer in self.layers) if v), None)
@@ -274,30 +245,50 @@ class TomogramPanel(QWidget):
 
     def _levels_changed(self, event: Any = None) -> None:
         self._show_columns()
-
-    def _link_contrast(self, on: bool) -> None:
-        """Keep the grey levels of all densities the same, or let each have its own."""
-        from napari.experimental import link_layers, unlink_layers
-
-        if self._linked:
-            with suppress(KeyError, ValueError):  # a layer that is gone
-                unlink_layers(self._linked, ("contrast_limits",))
-        densities = {id(e.layers[0]): e.layers[0] for e in self.entries if e.kind is Kind.DENSITY}
-        self._linked = list(densities.values()) if on and len(densities) > 1 else []
-        if self._linked:
-            for layer in self._linked:
-                layer.contrast_limits = self._linked[-1].contrast_limits
-            link_layers(self._linked, ("contrast_limits",))
+        self.views.set_overlay(self.spread.overlay())
 
     def auto_contrast(self) -> None:
         """Grey levels from the slabs now shown; of linked volumes together."""
-        images = {e.title: self.views.column_values(i) for i, e in enumerate(self.shown)}
-        densities = [e for e in self.shown if e.kind is Kind.DENSITY and images[e.title].size]
-        pooled = [images[e.title] for e in densities]
-        for entry, values in zip(densities, pooled, strict=True):
-            limits = contrast_limits(pooled if self._linked else [values])
-            for layer in entry.layers:
-                layer.contrast_limits = limits
+        self.contrast.fit(self.shown, {e.title: self.views.column_values(i) for i, e in enumerate(self.shown)})
+
+    def _show_oblique(self) -> None:
+        """The oblique plane, here and, if wished, in the main window."""
+        plane = self.oblique.plane()
+        self.views.set_oblique(plane)
+        entry = main_volume(self.shown)
+        if plane is not None and self.oblique.in_viewer.isChecked() and entry is not None:
+            self.plane_in_viewer.show(entry.layers[0], plane, self.views.cursor_zyx, self.slab.value())
+        else:
+            self.plane_in_viewer.close()
+        self._show()
+
+    # -- spread and mask -----------------------------------------------------------------------------
+
+    def _show_overlays(self) -> None:
+        self.mask.offer(self.mask.density, self.spread.entry())
+        self.views.set_overlay(self.spread.overlay())
+        self.views.set_mask(self.mask.overlay())
+
+    def save_mask(self, path: Path) -> None:
+        """Write the mask of the whole volume as an MRC file, in a thread."""
+        mask, entry = self.mask.mask(), self.mask.density
+        if mask is None or entry is None or "mask" in self.jobs.running:
+            return  # nothing to mask, or a second click
+        facts = facts_of(entry.layers[0])
+
+        def work(progress: Progress) -> Path:
+            from napari_cryoaae.thresholds import write_mask
+            from napari_cryoaae.writers import header_of, refuse_own_file
+
+            refuse_own_file(path, facts)
+            voxel = facts.voxel_size_angstrom or 1.0
+            return write_mask(path, mask, like=header_of(facts), voxel_size_angstrom=voxel, progress=progress)
+
+        self.say("Writing the mask …")
+        self.jobs.start("mask", work, returned=self._mask_written, failed=self.say)
+
+    def _mask_written(self, path: Path) -> None:
+        self.say(f"Wrote {path}.")
 
     # -- measured and filled in ----------------------------------------------------------------------
 
@@ -314,57 +305,28 @@ class TomogramPanel(QWidget):
     def _show(self, _: Any = None) -> None:
         """Show what was asked for, and have the tile around the cursor examined if that needs it."""
         self._show_columns()
-        needed = self.part is not Part.BOTH or self.tabs.currentWidget() is self.spectra
-        if needed and self.shown and self._tile_at_cursor() is None:
-            self._rest.start(REST_MS)
+        if self.part is not Part.BOTH or self.tabs.currentWidget() is self.spectra:
+            self.tiles.want(self._wanted())
+
+    def _wanted(self) -> Wanted:
+        sources = tuple(entry.source for entry in self.shown if entry.whole)
+        return Wanted(sources, self.wedge.wedge(), self.views.cursor_zyx)
 
     def _show_columns(self) -> None:
-        tile = self._tile_of_shown() if self.part is not Part.BOTH else None
+        tile = self.tiles.near(self._wanted()) if self.part is not Part.BOTH else None
+        splits = dict(zip(tile.titles, tile.examined.splits, strict=False)) if tile else {}
         columns = []
-        for index, entry in enumerate(self.shown):
+        for entry in self.shown:
+            split, levels = splits.get(entry.title), entry.levels()
             source = entry.source
-            if tile is not None and tile.examined.splits:
-                split = tile.examined.splits[index]
+            if split is not None:
                 source = split.measured if self.part is Part.MEASURED else split.filled
-            columns.append(ShownSource(source, entry.levels(Part.BOTH if source is entry.source else self.part)))
+                levels = entry.levels(self.part)
+            columns.append(ShownSource(source, levels, overlaid=entry.kind is not Kind.SPREAD))
         self.views.show_sources(columns)
 
-    def _titles(self) -> tuple[str, ...]:
-        return tuple(entry.title for entry in self.shown)
-
-    def _tile_at_cursor(self) -> _Tile | None:
-        tile = self.tile
-        return tile if tile and tile.serves(self._titles(), self.wedge.wedge(), self.views.cursor_zyx) else None
-
-    def _tile_of_shown(self) -> _Tile | None:
-        """The tile of these volumes, if need be around a cursor of before: better than none while one is made."""
-        tile = self.tile
-        return tile if tile and tile.titles == self._titles() and tile.wedge == self.wedge.wedge() else None
-
-    def _examine(self) -> None:
-        """Split the tile around the cursor and take its spectra, in a thread."""
-        if not self.shown or self._tile_at_cursor() is not None:
-            return
-        sources = [entry.source for entry in self.shown]
-        window = window_around(self.views.cursor_zyx, sources[0].shape)
-        stated = self.wedge.wedge()
-        wanted = (self._titles(), stated, window)
-        if "tile" in self.jobs and self._wanted == wanted:
-            return  # it is being made
-
-        def work(progress: Progress) -> _Tile:
-            from napari_cryoaae.wedge_split import examine
-
-            wedge = None if stated is None else stated.build()
-            return _Tile(tuple(s.title for s in sources), stated, examine(sources, window, wedge, progress))
-
-        self._wanted = wanted
-        self._start("tile", work, self._tile_made, "Splitting around the cursor …")
-
-    def _tile_made(self, tile: _Tile) -> None:
-        self.tile = tile
-        self.say("")
-        if tile.titles == self._titles():
+    def _tile_made(self, tile: Tile) -> None:
+        if tile.of(self._wanted()):
             pairs = list(zip(tile.titles, tile.examined.spectra, strict=True))
             voxel = facts_of(self.shown[0].layers[0]).voxel_size_angstrom or 1.0
             self.spectra.show_spectra(pairs, tile.examined.wedge_ends, voxel)
@@ -372,10 +334,8 @@ class TomogramPanel(QWidget):
 
     def split_whole(self) -> None:
         """Split the whole restored volume (else the first shown) and add both parts as layers."""
-        stated = self.wedge.wedge()
-        chosen = [e for e in self.shown if e.kind is Kind.DENSITY]
-        entry = next((e for e in chosen if facts_of(e.layers[0]).role is Role.RESTORED), (chosen or [None])[0])
-        if "whole" in self.jobs:
+        stated, entry = self.wedge.wedge(), main_volume(self.shown)
+        if "whole" in self.jobs.running:
             return  # a second click
         if entry is None or stated is None:
             self.say("There is no volume to split." if entry is None else "The tilts are not known: state them first.")
@@ -386,38 +346,14 @@ class TomogramPanel(QWidget):
 
             return entry, stated, split_whole(entry.source, stated.build())
 
-        self._start("whole", work, self._whole_made, f"Splitting the whole of {entry.title} …")
+        self.say(f"Splitting the whole of {entry.title} …")
+        self.jobs.start("whole", work, returned=self._whole_made, failed=self.say)
 
     def _whole_made(self, made: tuple[Entry, StatedWedge, Any]) -> None:
         entry, stated, parts = made
-        layer = entry.layers[0]
-        if layer not in self.viewer.layers:
+        if entry.layers[0] not in self.viewer.layers:
             self.say(f"{entry.title} was removed meanwhile; nothing was added.")
             return
-        known = facts_of(layer)
-        for role, part, data in zip((Role.MEASURED, Role.FILLED), (Part.MEASURED, Part.FILLED), parts, strict=True):
-            facts = LayerFacts(role, known.tomogram, known.source, known.voxel_size_angstrom, stated, known.run)
-            self.viewer.add_image(
-                data, name=f"{layer.name} {role}", scale=layer.scale, units=layer.units,
-                axis_labels=layer.axis_labels, contrast_limits=entry.levels(part), metadata={KEY: facts},
-            )  # fmt: skip
+        for data, look in part_layers(entry, stated, parts):
+            self.viewer.add_image(data, **look)
         self.say("Both parts were added as layers.")
-
-    def _start(self, kind: str, work: Any, returned: Any, text: str) -> None:
-        """Do some work in a thread, in place of what of its kind was asked for before."""
-        if kind in self.jobs:
-            self.jobs[kind].cancel()
-        job = self.jobs[kind] = Job(work)
-        job.signals.returned.connect(returned)
-        job.signals.failed.connect(self.say)
-        job.signals.finished.connect(self._ended)
-        self.say(text)
-        job.start()
-
-    def _ended(self) -> None:
-        self.jobs = {kind: job for kind, job in self.jobs.items() if job in Job.alive}
-
-    def _cancel(self) -> None:
-        for job in self.jobs.values():
-            job.cancel()
-        self.jobs = {}

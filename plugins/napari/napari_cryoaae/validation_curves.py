@@ -66,6 +66,32 @@ def validation_sentences(report: Json) -> list[str]:
     return [f"{report['name']}: {report['verdict']}", *(reason["sentence"] for reason in reasons)]
 
 
+def spread_charts(report: Json) -> list[Chart]:
+    """What a report.json of `cryoaae sample` holds to be drawn."""
+    shells = report.get("shells") or []
+    regions = (("measured", "where measured"), ("wedge", "in the wedge"))
+    lines = tuple(Curve(name, _centres(shells), _column(shells, region)) for region, name in regions)
+    charts = [Chart("Spread of the draws", "spread over restoration", lines)]
+    check = (report.get("calibration") or {}).get("check")
+    if check:
+        names = (("measured", "where measured"), ("hidden", "in hidden tilts"))
+        held = tuple(
+            curve
+            for key, name in names
+            for curve in (
+                _with_interval(name, check[key], check[key], "after"),
+                Curve(f"{name}, before", _centres(check[key]), _column(check[key], "before")),
+            )
+        )
+        charts.append(Chart("Spread against the error", "spread over error, on blocks not used", held))
+    return [chart for chart in charts if any(np.isfinite(c.values).any() for c in chart.curves)]
+
+
+def spread_sentences(report: Json, recalibration: str) -> list[str]:
+    """What the draws are and how their spread was calibrated."""
+    return [f"{report['name']}: {report['draws']} draws by {report['sampler']}", f"Recalibration: {recalibration}."]
+
+
 def _nulls(report: Json) -> tuple[Curve, ...]:
     names = {"noise_only": "noise only", "phase_randomised": "random phases"}
     curves = []
@@ -79,10 +105,14 @@ def _nulls(report: Json) -> tuple[Curve, ...]:
 
 
 def _score(key: str, shells: Sequence[Json], name: str = "") -> Curve:
-    scores = [shell.get(key) or {} for shell in shells]
+    return _with_interval(name or key, shells, [shell.get(key) or {} for shell in shells], "correlation")
+
+
+def _with_interval(name: str, shells: Sequence[Json], scores: Sequence[Json], key: str) -> Curve:
+    """A number of each shell's score, with the score's interval."""
     intervals = [score.get("interval") or (None, None) for score in scores]
     low, high = (np.array([_float(pair[i]) for pair in intervals]) for i in (0, 1))
-    return Curve(name or key, _centres(shells), _column(scores, "correlation"), low, high)
+    return Curve(name, _centres(shells), _column(scores, key), low, high)
 
 
 def _column(rows: Sequence[Json], key: str) -> NDArray[np.float64]:

@@ -33,9 +33,9 @@ def write_volume_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     if attributes.get("rgb") or getattr(data, "ndim", 0) != 3:
         raise InputError(target, "the layer is not a single grey-valued volume (z, y, x)", "choose another layer")
     known = attributes.get("metadata", {}).get(KEY)
-    like = _source(known) if isinstance(known, LayerFacts) else None
-    if like is not None and target.exists() and target.samefile(str(like.source)):
-        raise InputError(target, "is the file that the layer is read from", "give another name")
+    like = header_of(known) if isinstance(known, LayerFacts) else None
+    if isinstance(known, LayerFacts):
+        refuse_own_file(target, known)
     voxel = voxel_size_of(attributes.get("scale", ()), attributes.get("units"))
     if voxel is None and like is None:
         raise InputError(target, "the layer states no cubic voxel size", "set its scale, with units angstrom")
@@ -47,8 +47,19 @@ def write_volume_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     return [str(target)]
 
 
-def _source(facts: LayerFacts) -> Volume | None:
-    """The file of a layer, for its header."""
+def refuse_own_file(target: Path, facts: LayerFacts) -> None:
+    """Refuse to write over the file that a layer is read from.
+
+    Raises
+    ------
+    InputError
+    """
+    if facts.source is not None and facts.source.exists() and target.exists() and target.samefile(facts.source):
+        raise InputError(target, "is the file that the layer is read from", "give another name")
+
+
+def header_of(facts: LayerFacts) -> Volume | None:
+    """The file of a layer, for its header; None where it has none, or no longer."""
     if facts.source is None or not facts.source.is_file():
         return None
     stated = facts.voxel_size_angstrom or 1.0  # unknown: the layer's own goes into the file

@@ -1,0 +1,249 @@
+"""The Restore panel's fit and preview without a window: what layers and files there are afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cryoaae.io.mrc import open_volume
+from napari_cryoaae.facts import KEY, Role, StatedWedge, facts_of
+from napari_cryoaae.preview_request import DEPTH, EDGE, visible_box
+from napari_cryoaae.readers import get_reader
+
+pytestmark = pytest.mark.gui
+Wait = Callable[..., None]
+# Of a fit, however busy the machine is.
+LONG = 300.0
+
+
+@pytest.fixture
+def model(qt_app: Any) -> Any:
+    from napari.components import ViewerModel
+
+    return ViewerModel()
+
+
+@pytest.fixture
+def panel_of(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    from napari_cryoaae.restore_panel import RestorePanel
+
+    return lambda model: shown(RestorePanel(model))
+
+
+def add(model: Any, *paths: Path) -> None:
+    for path in paths:
+        reader: Any = get_reader(str(path))
+        for data, look, kind in reader(str(path)):
+            getattr(model, f"add_{kind}")(data, **look)
+
+
+FIT = "a model fitted on these volumes first"
+
+
+def fit_form(panel: Any, tiny: Path, tiny_settings: list[str], folder: Path) -> None:
+    """Ask for a fit of two steps, and a restoration by it."""
+    panel.form.source.setCurrentText(FIT)
+    panel.form.wedge.read_file(tiny / "t.tlt")
+    panel.form.fit.settings.setText(" ".join([*tiny_settings[1::2], "steps=2"]))
+    panel.form.fit.run_folder.setText(str(folder / "run"))
+    panel.form.output.setText(str(folder / "x.mrc"))
+    panel.form.symmetries.setChecked(False)
+    panel.form.device.setCurrentText("cpu")
+
+
+# -- fit -----------------------------------------------------------------------------------------
+
+
+def test_fit_and_restore_from_the_panel_stopped_once_on_the_way(
+    model: Any, panel_of: Any, tiny: Path, tiny_settings: list[str], tmp_path: Path, wait_until: Wait, monkeypatch: Any
+) -> None:
+    import cryoaae.restoration.fit as library
+
+    reached, go = threading.Event(), threading.Event()
+    real = library.Recorder._on_time
+
+    def waiting(recorder: Any) -> None:
+        reached.set()
+        go.wait(LONG)
+        real(recorder)
+
+    monkeypatch.setattr(library.Recorder, "_on_time", waiting)
+    add(model, tiny / "t_EVN.mrc", tiny / "t_ODD.mrc")
+    panel = panel_of(model)
+    fit_form(panel, tiny, tiny_settings, tmp_path)
+    assert panel.restore_button.text() == "Fit and restore"
+    assert not panel.preview_button.isEnabled()
+    panel.check()
+    wait_until(lambda: panel.job is None, LONG)
+    for said in ("two halves, 44 x 48 x 46 voxels of 10 Å", "2 steps at most", "GB of memory are free"):
+        assert said in panel.message.text()
+    assert not list(tmp_path.iterdir())
+    panel.restore()
+    wait_until(reached.is_set, LONG)
+    panel.cancel_button.click()
+    go.set()
+    wait_until(lambda: panel.job is None, LONG)
+    assert "goes on with it" in panel.message.text()
+    assert panel.form.request().resumes
+    assert not (tmp_path / "x.mrc").exists()
+    assert len(model.layers) == 2
+    panel.restore_button.click()
+    wait_until(lambda: panel.job is None, LONG)
+    layer = model.layers["x"]
+    assert (layer.metadata[KEY].role, layer.metadata[KEY].run) == (Role.RESTORED, tmp_path / "run")
+    assert np.array_equal(layer.data, open_volume(tmp_path / "x.mrc").data)
+    # The next restoration uses the model that was made.
+    assert panel.form.model.text() == str(tmp_path / "run")
+    assert panel.restore_button.text() == "Restore"
+    assert "fitted on t at 10 Å" in panel.form.about.text()
+
+
+def test_a_fit_needs_tilts_and_a_folder_of_its_own(
+    model: Any, panel_of: Any, restored: Any, tmp_path: Path, wait_until: Wait
+) -> None:
+    add(model, restored.even)
+    panel = panel_of(model)
+    panel.form.source.setCurrentText(FIT)
+    panel.check()
+    assert "tilts: not stated" in panel.message.text()
+    panel.form.wedge.set_wedge(StatedWedge((-60.0, 60.0)))
+    panel.form.fit.run_folder.setText(str(restored.run))
+    panel.check()
+    wait_until(lambda: panel.job is None)
+    assert "already holds a run" in panel.message.text()
+    panel.form.fit.run_folder.setText(str(tmp_path / "run"))
+    panel.form.fit.settings.setText("patch_sise=16")
+    panel.check()
+    wait_until(lambda: panel.job is None)
+    assert "patch_size" in panel.message.text()  # the nearest name
+
+
+# -- the general restorer ------------------------------------------------------------------------
+
+
+def test_without_a_model_the_general_restorer_is_offered_and_asks_for_tilts(
+    model: Any, panel_of: Any, restored: Any, tmp_path: Path, wait_until: Wait
+) -> None:
+    add(model, restored.even, restored.odd)
+    panel = panel_of(model)
+    panel.form.source.setCurrentText("the general restorer, which comes along")
+    assert "not on yours" in panel.form.about.text()
+    panel.check()
+    assert "tilts: not stated" in panel.message.text()
+    panel.form.wedge.set_wedge(StatedWedge((-60.0, 60.0)))
+    panel.form.output.setText(str(tmp_path / "x.mrc"))
+    assert panel.form.request().model == Path("general")
+    panel.check()
+    wait_until(lambda: panel.job is None)
+    assert "44 x 48 x 46 voxels" in panel.message.text()
+    assert not list(tmp_path.iterdir())
+
+
+# -- preview -------------------------------------------------------------------------------------
+
+
+def test_preview_is_what_the_whole_restoration_will_be_there(
+    model: Any, panel_of: Any, restored: Any, wait_until: Wait, tmp_path: Path
+) -> None:
+    add(model, restored.even, restored.odd)
+    panel = panel_of(model)
+    panel.form.model.setText(str(restored.run))
+    panel.form.output.setText(str(tmp_path / "x.mrc"))
+    panel.form.symmetries.setChecked(False)
+    model.dims.set_point(0, 200.0)
+    panel.preview()
+    wait_until(lambda: panel.job is None)
+    layer = model.layers["t preview"]
+    box = (slice(20 - DEPTH // 2, 20 + DEPTH // 2), slice(0, 48), slice(0, 46))
+    whole = open_volume(restored.output).numpy()[box]
+    assert layer.data.shape == whole.shape
+    assert np.std(layer.data - whole) < 0.05 * whole.std()
+    assert np.allclose(layer.translate, (120.0, 0.0, 0.0))
+    assert "no file was written" in panel.message.text()
+    assert not list(tmp_path.iterdir())
+    facts = facts_of(layer)
+    assert (facts.role, facts.offset_zyx, facts.source) == (Role.PREVIEW, (12, 0, 0), None)
+    assert "preview of 16 x 48 x 46 voxels" in facts.made
+    # Another one takes its place; what was measured of the tomogram is not measured again.
+    ready = panel.previewer._ready
+    model.dims.set_point(0, 300.0)
+    panel.preview()
+    wait_until(lambda: panel.job is None)
+    previews = [layer for layer in model.layers if facts_of(layer).role is Role.PREVIEW]
+    assert [facts_of(layer).offset_zyx for layer in previews] == [(22, 0, 0)]
+    assert panel.previewer._ready is ready
+
+
+def test_preview_of_a_layer_that_went_is_dropped(
+    model: Any, panel_of: Any, restored: Any, wait_until: Wait, monkeypatch: Any
+) -> None:
+    import cryoaae.restoration.part as library
+
+    started, go = threading.Event(), threading.Event()
+
+    def slow(volumes: Any, part: Any, *_: Any, progress: Any, **__: Any) -> Any:
+        started.set()
+        go.wait(30)
+        progress.check()
+        return np.zeros([s.stop - s.start for s in part], np.float32)
+
+    monkeypatch.setattr(library, "restore_part", slow)
+    add(model, restored.even, restored.odd)
+    panel = panel_of(model)
+    panel.form.model.setText(str(restored.run))
+    panel.preview()
+    wait_until(started.is_set)
+    model.layers.remove("t_EVN")
+    go.set()
+    wait_until(lambda: panel.job is None)
+    assert [layer.name for layer in model.layers] == ["t_ODD"]
+
+
+@pytest.mark.parametrize("field", ["", "/nowhere"])
+def test_preview_without_a_model_is_a_sentence(
+    model: Any, panel_of: Any, restored: Any, wait_until: Wait, field: str
+) -> None:
+    add(model, restored.even)
+    panel = panel_of(model)
+    panel.form.model.setText(field)
+    panel.preview()
+    wait_until(lambda: panel.job is None)
+    assert ("none chosen" if not field else "no such file") in panel.message.text()
+
+
+SHAPE = (100, 400, 500)
+
+
+@pytest.mark.parametrize(
+    ("corners", "displayed", "point", "expected"),
+    [
+        (((0, 0, 0), (0, 0, 0)), (1, 2), (50, 200, 250), (DEPTH, EDGE, EDGE)),  # no canvas
+        (((50, 100, 120), (50, 180, 220)), (1, 2), (50, 150, 150), (DEPTH, 81, 101)),  # zoomed in
+        (((50, 100, 120), (50, 180, 220)), (1, 2), (50, 390, 490), (DEPTH, 81, 101)),  # the cursor is out of sight
+        (((0, 30, 0), (99, 30, 499)), (0, 2), (2, 30, 1), (100, DEPTH, EDGE)),  # xz, cursor in a corner
+    ],
+)
+def test_the_box_of_a_preview_is_what_is_seen_around_the_cursor(
+    corners: Any, displayed: tuple[int, int], point: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    layer = SimpleNamespace(
+        data=np.broadcast_to(np.float32(0), SHAPE),
+        corner_pixels=np.array(corners),
+        world_to_data=lambda world: np.array(world) / 10,
+    )
+    dims = SimpleNamespace(point=np.array(point) * 10.0, ndim=3, displayed=displayed)
+    box = visible_box(SimpleNamespace(dims=dims), layer, thickness=1)
+    assert tuple(s.stop - s.start for s in box) == expected
+    for axis, (s, n) in enumerate(zip(box, SHAPE, strict=True)):
+        assert 0 <= s.start < s.stop <= n
+        low, high = np.array(corners)[:, axis] + (0, 1)
+        if axis not in displayed or high <= low + 1 or low <= point[axis] <= high:
+            assert s.start <= point[axis] <= s.stop  # the cursor is in it
+        else:
+            assert (s.start, s.stop) == (low, high)
