@@ -189,3 +189,13 @@ def test_a_fit_may_start_from_it(
     assert cryoaae.Restorer.load(tmp_path / "run").network.conditions > 0
     code, said = run(*words, *(w for s in kept for w in ("--set", s)), "--set", "presence=false", "--resume")
     assert code == 0, said
+
+
+@pytest.mark.parametrize("command", ["validate", "sample"])
+def test_what_asks_how_far_to_trust_takes_it_too(
+    command: str, tiny: Path, tmp_path: Path, run: Callable[..., tuple[int, str]]
+) -> None:
+    code, said = run(command, *inputs_of(tiny), "-o", tmp_path / command, "--dry-run")
+    assert code == 0, said
+    code, said = run(command, *inputs_of(tiny)[:4], "-o", tmp_path / command, "--dry-run")
+    assert code == 2 and "--tilts" in said and not list(tmp_path.iterdir())
