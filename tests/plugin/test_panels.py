@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cryoaae.errors import InputError
-from napari_cryoaae.facts import KEY, LayerFacts, Role, StatedWedge
+from napari_cryoaae.facts import KEY, LayerFacts, Role, StatedWedge, facts_of
 from napari_cryoaae.readers import get_reader
 
 pytestmark = pytest.mark.gui
@@ -358,8 +358,10 @@ def test_every_error_is_a_sentence(error: Exception, said: str, caplog: pytest.L
 
 
 def test_tilts_that_nobody_stated_are_asked_for(model: Any, restore_panel: Any, restored: Any, tmp_path: Path) -> None:
-    add(model, restored.run)
+    add(model, restored.even)
+    add(model, restored.odd)
     panel = restore_panel(model)
+    panel.form.model.setText(str(restored.run))
     panel.form.known.setChecked(False)
     with pytest.raises(InputError, match="tilts: not stated"):
         panel.form.request()
@@ -372,6 +374,23 @@ def test_tilts_that_nobody_stated_are_asked_for(model: Any, restore_panel: Any, 
     assert panel.form.request().wedge == StatedWedge((-30.0, 33.0), (-30.0, 0.0, 33.0), 5.0)
     panel.form.wedge.high.setValue(40.0)
     assert panel.form.request().wedge == StatedWedge((-30.0, 40.0), None, 5.0)
+
+
+def test_tilts_that_a_record_states_follow_the_input_until_the_user_states_others(
+    model: Any, restore_panel: Any, restored: Any
+) -> None:
+    add(model, restored.run)
+    panel = restore_panel(model)
+    panel.form.known.setChecked(False)
+    stated = facts_of(model.layers["t_EVN"]).wedge
+    assert panel.form.request().wedge == stated is not None
+    other = LayerFacts(Role.INPUT, "u", restored.output, 10.0, StatedWedge((-40.0, 30.0)))
+    model.add_image(np.zeros(SHAPE), name="u", contrast_limits=(0, 1), metadata={KEY: other})
+    panel.form.first.setCurrentText("u")
+    assert panel.form.request().wedge == StatedWedge((-40.0, 30.0))
+    panel.form.wedge.high.setValue(45.0)
+    panel.form.first.setCurrentText("t_EVN")
+    assert panel.form.request().wedge == StatedWedge((-40.0, 45.0))
 
 
 def test_check_says_what_it_takes_and_writes_nothing(

@@ -56,6 +56,8 @@ class RestoreForm(QScrollArea):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._proposed = self._proposed_run = ""
+        self._proposed_wedge: StatedWedge | None = None
+        self._known_wedges: dict[Path, StatedWedge | None] = {}
         self._build()
         asked = QWidget()
         asked.setLayout(self._lines())
@@ -172,17 +174,18 @@ class RestoreForm(QScrollArea):
         if not self.model.text():
             run = next((facts.run for facts in known if facts.run is not None), None)
             self.model.setText("" if run is None else str(run))
-        if self.wedge.wedge() is None:
-            mine = (facts.wedge for facts in known if facts.source == self.first.currentData())
-            self.wedge.set_wedge(next(mine, None))
+        self._known_wedges = {facts.source: facts.wedge for facts in known if facts.source is not None}
         self._propose()
         return bool(found)
 
     def _propose(self, _index: int = 0) -> None:
-        """Name an output and a run beside the input, unless the user named one."""
+        """State the input's tilts where a record does, name an output and a run beside it; what a user stated stays."""
         first = self.first.currentData()
         if first is None:
             return
+        if self.wedge.wedge() in (None, self._proposed_wedge):
+            self._proposed_wedge = self._known_wedges.get(first)
+            self.wedge.set_wedge(self._proposed_wedge)
         if self.output.text() == self._proposed:
             self._proposed = str(default_output(first))
             self.output.setText(self._proposed)
