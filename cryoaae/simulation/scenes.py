@@ -79,7 +79,7 @@ class Scene:
             If the file is damaged or something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 parts = {name: file[name].astype(np.float32) for name in PARTS}
                 voxel, low, high, step = (float(value) for value in file["numbers"])
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:

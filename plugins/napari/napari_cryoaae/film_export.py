@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import atomic_path
+
+FFMPEG = "imageio_ffmpeg"
 
 Picture = NDArray[np.uint8]  # (y, x, rgb)
 SUFFIXES = (".gif", ".mp4")
@@ -31,7 +34,7 @@ def check_film(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(path, "is no film", f"give a name that ends in {' or '.join(SUFFIXES)}")
-    if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
+    if path.suffix.lower() == ".mp4" and find_spec(FFMPEG) is None:
         raise InputError(path, "MP4 needs imageio-ffmpeg", "pip install imageio-ffmpeg, or write a GIF")
     if not path.parent.is_dir():
         raise InputError(path.parent, "no such folder", "make it first")
@@ -63,10 +66,9 @@ def _write_gif(part: Path, pictures: Sequence[Picture], frames_per_second: float
 
 
 def _write_mp4(part: Path, pictures: Sequence[Picture], frames_per_second: float) -> None:
-    import imageio_ffmpeg
-
     height, width = (n - n % EVEN for n in pictures[0].shape[:2])
-    writer = imageio_ffmpeg.write_frames(
+    # Not a dependency: it carries a program of its own.
+    writer = import_module(FFMPEG).write_frames(
         str(part), (width, height), fps=frames_per_second, quality=QUALITY, macro_block_size=EVEN,
         output_params=["-f", "mp4"],  # which the name of an unfinished file does not say
     )  # fmt: skip
