@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Simulate a crowded tomogram, restore it with the restorer that comes along, fit that further on it, restore again and
-# evaluate both against every baseline: about 6 minutes on two cores, everything in ./demo. Fails if a result is below
+# evaluate both against every baseline: about 8 minutes on two cores, everything in ./demo. Fails if a result is below
 # the best baseline in the wedge.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,7 +18,7 @@ echo "1/5 simulate a crowded tomogram of 96 x 96 x 96 voxels"
 echo "2/5 restore it without a fit, and evaluate against the truth, beside every baseline"
 .venv/bin/cryoaae restore "${halves[@]}" -o "$out/at_once.mrc" --halves --overwrite
 check at_once
-echo "3/5 fit a restorer on it that starts from the one that comes along ($steps steps: about 2 minutes on two cores)"
+echo "3/5 fit a restorer on it that starts from the one that comes along ($steps steps: about 4 minutes on two cores)"
 .venv/bin/cryoaae fit "${halves[@]}" -o "$out/run" --init general --steps "$steps" --set learning_rate=5e-4 --overwrite
 echo "4/5 restore with it"
 .venv/bin/cryoaae restore "${halves[@]}" --model "$out/run" -o "$out/restored.mrc" --halves --overwrite

@@ -50,7 +50,7 @@ def fit_form(panel: Any, tiny: Path, tiny_settings: list[str], folder: Path) -> 
     """Ask for a fit of two steps, and a restoration by it."""
     panel.form.source.setCurrentText(FIT)
     panel.form.wedge.read_file(tiny / "t.tlt")
-    panel.form.fit.settings.setText(" ".join([*tiny_settings[1::2], "steps=2"]))
+    panel.form.fit.settings.setText(" ".join([*tiny_settings[1::2], "steps=2", "presence=false"]))
     panel.form.fit.run_folder.setText(str(folder / "run"))
     panel.form.output.setText(str(folder / "x.mrc"))
     panel.form.symmetries.setChecked(False)
