@@ -22,6 +22,7 @@ _PUBLIC = {
     "sample": "cryoaae.restoration.posterior",
     "evaluate": "cryoaae.restoration.evaluate",
     "validate": "cryoaae.restoration.validate",
+    "energy": "cryoaae.restoration.energy",
     "inspect": "cryoaae.restoration.inspection",
     "extract": "cryoaae.subtomograms.extract",
     "SubtomogramStore": "cryoaae.io.store",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from cryoaae.models.restorer import Restorer
     from cryoaae.physics.ctf import ContrastTransfer
     from cryoaae.physics.wedge import MissingWedge
+    from cryoaae.restoration.energy import energy
     from cryoaae.restoration.evaluate import evaluate
     from cryoaae.restoration.fit import fit
     from cryoaae.restoration.inspection import inspect

@@ -24,13 +24,13 @@ LARGEST_CONFIG_BYTES = 100_000
 PART_OPTIONS = {"prior": "--latent", "divergence": "--divergence"}
 # What a run's config.yaml records beside its settings; options of the command say both.
 RECORDED = ("data", "stack_seeds")
-RECORDED_INPUTS = ("stores", "clusters", "labelled", "model")
+RECORDED_INPUTS = ("stores", "by", "clusters", "labelled", "model")
 Whole = Annotated[int, Field(ge=1)]
 Config = TypeVar("Config", bound=BaseModel)
 
 
 # What priors are called in the literature of the methods.
-PRIOR_NAMES = {"cryogen1": "adversarial"}
+PRIOR_NAMES = {"cryogen1": "adversarial", "cryogen2": "transport"}
 
 
 def _prior_name(name: object) -> object:
@@ -59,13 +59,16 @@ class FitConfig(BaseModel):
     held_out_fraction: Annotated[float, Field(ge=0, lt=0.5)] = FitSettings.held_out_fraction
     hold_out_deg: Annotated[float, Field(ge=0, le=45)] = FitSettings.hold_out_deg
     working_bin: Annotated[int, Field(ge=1, le=16)] | None = None
-    prior: Annotated[Literal["none", "adversarial"], BeforeValidator(_prior_name)] = "none"
+    prior: Annotated[Literal["none", "adversarial", "transport"], BeforeValidator(_prior_name)] = "none"
     prior_weight: Annotated[float, Field(gt=0)] = FitSettings.prior_weight
     prior_share: Annotated[float, Field(gt=0, le=1)] = FitSettings.prior_share
     prior_batch: Whole = FitSettings.prior_batch
     prior_scales: Annotated[int, Field(ge=1, le=3)] = FitSettings.prior_scales
     prior_r1: Annotated[float, Field(ge=0)] = FitSettings.prior_r1
     prior_spectral: bool = FitSettings.prior_spectral
+    prior_divergence: Literal["sinkhorn", "sliced"] = "sinkhorn"
+    prior_features: Literal["wavelets", "random_convolutions"] = "wavelets"
+    prior_bank: Annotated[int, Field(ge=128, le=16384)] = FitSettings.prior_bank
     minutes: Annotated[float, Field(gt=0)] | None = FitSettings.minutes
     steps: Whole | None = None
     patience: Whole = FitSettings.patience

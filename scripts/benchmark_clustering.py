@@ -20,10 +20,10 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ from cryoaae.io.store import SubtomogramStore
 from cryoaae.metrics.clustering import adjusted_rand_index, majority_error, normalised_mutual_information
 from cryoaae.runs.progress import ConsoleProgress
 from cryoaae.simulation.subtomograms import ImagingSettings
-from cryoaae.subtomograms.band import particles_of_store
+from cryoaae.subtomograms.align_stores import align_stores
+from cryoaae.subtomograms.alignment_settings import AlignmentSettings
+from cryoaae.subtomograms.band import particles_of_stores
 from cryoaae.subtomograms.from_simulation import simulate_store
-from cryoaae.subtomograms.multi_reference import AlignmentSettings, align
+from cryoaae.subtomograms.multi_reference import align
 from cryoaae.subtomograms.null_clusterings import (
     invariant_features,
     k_means,
@@ -93,19 +95,27 @@ class Method:
 
 
 def by_size(store: SubtomogramStore, clusters: int, seed: int) -> Tensor:
-    return k_means(standardised(size_features(particles_of_store(store, FREQ_MAX))), clusters, seed=seed)
+    return k_means(standardised(size_features(particles_of_stores([store], FREQ_MAX))), clusters, seed=seed)
 
 
 def by_voxels(store: SubtomogramStore, clusters: int, seed: int) -> Tensor:
-    return k_means(voxel_features(particles_of_store(store, FREQ_MAX)), clusters, seed=seed)
+    return k_means(voxel_features(particles_of_stores([store], FREQ_MAX)), clusters, seed=seed)
 
 
 def by_invariants(store: SubtomogramStore, clusters: int, seed: int) -> Tensor:
-    return k_means(invariant_features(particles_of_store(store, FREQ_MAX), FREQ_MAX), clusters, seed=seed)
+    return k_means(invariant_features(particles_of_stores([store], FREQ_MAX), FREQ_MAX), clusters, seed=seed)
 
 
-def by_alignment(store: SubtomogramStore, clusters: int, seed: int, *, ctf: bool = False) -> Tensor:
-    particles = particles_of_store(store, FREQ_MAX, phases_flipped_ctf=ctf)
+def by_alignment(store: SubtomogramStore, clusters: int, seed: int) -> Tensor:
+    """As `cryoaae cluster --clusters K` does it."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = replace(AlignmentSettings(), clusters=clusters)
+        found = align_stores([store], settings, Path(folder), seed=seed, progress=ConsoleProgress())
+    return found.alignment.classes
+
+
+def by_alignment_with_ctf(store: SubtomogramStore, clusters: int, seed: int) -> Tensor:
+    particles = particles_of_stores([store], FREQ_MAX, phases_flipped_ctf=True)
     generator = torch.Generator().manual_seed(seed)
     settings = AlignmentSettings(clusters=clusters)
     return align(particles, settings, generator=generator, progress=ConsoleProgress()).classes
@@ -116,7 +126,7 @@ METHODS = {
     "voxels": Method("principal components of voxels, K-means", by_voxels),
     "invariants": Method("rotation-invariant spectra, K-means", by_invariants),
     "alignment": Method("multi-reference alignment", by_alignment),
-    "alignment-ctf": Method("multi-reference alignment, told the CTF", partial(by_alignment, ctf=True)),
+    "alignment-ctf": Method("multi-reference alignment, told the CTF", by_alignment_with_ctf),
 }
 
 

@@ -1,14 +1,15 @@
 """Train the general restorer that comes with cryoaae, on simulations alone.
 
     train_general.py scenes [--first 0] [--count 96] [--maps GLOB]
-    train_general.py fit [--config configs/general/cpu.yaml] [--device auto] [--threads N]
+    train_general.py fit [--config configs/general/cpu.yaml] [--start WEIGHTS] [--device auto] [--threads N]
     train_general.py weights [--to cryoaae/weights/general.safetensors]
 
 `scenes` simulates tomograms (some 15 s each on one core) of the odd lines of the maps, sorted by name, and of
 procedural assemblies; the even lines are for reporting. `fit` trains for the minutes of its configuration and goes on
-where it was stopped; scenes made in the meantime are taken up then. `weights` writes the averaged weights of the
-last checkpoint, whether or not training has ended, with a record of how they came about. Everything but the weights
-lies in benchmark_runs/general. Maps: --maps, else "$CRYOAAE_DATA/maps_10A/*.gz".
+where it was stopped; scenes made in the meantime are taken up then. --start trains given weights further. `weights`
+takes the averaged weights of the last checkpoint, whether or not training has ended, learns to tell structure from
+noise by them (some minutes), and writes them with a record of how they came about. Everything but the weights lies in
+benchmark_runs/general. Maps: --maps, else "$CRYOAAE_DATA/maps_10A/*.gz".
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ import yaml
 
 from cryoaae import __version__
 from cryoaae.errors import InterruptedRunError
+from cryoaae.fitting.general_presence import learn_general_presence, told_apart
 from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.scene_feed import SceneFeed
+from cryoaae.io.atomic import write_text
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.models.general import BUNDLED, GeneralRestorer, GeneralSpec
 from cryoaae.models.general_fitting import GeneralFitting
+from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.imaging import CONDITIONS
 from cryoaae.runs.progress import ConsoleProgress
@@ -47,6 +51,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "general" / "cpu.yaml"
 SEED = 2026
 CHECKPOINT_SECONDS = 120.0
+CASES = {NOTHING: "noise", FEATURELESS: "random phases", STRUCTURE: "structure"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class TrainSettings:
     ema_decay: float
     minutes: float
     held_out_scenes: int
+    presence_tomograms: int
     seed: int
     evaluations: int = 20
     patience: int = 1000
@@ -87,12 +93,17 @@ def make_scenes(maps: list[Path], first: int, count: int, edge: int) -> None:
             print(f"{path}: {time.monotonic() - started:.1f} s", flush=True)
 
 
-def fit(settings: TrainSettings, device: torch.device) -> None:
+def fit(settings: TrainSettings, start: Path | None, device: torch.device) -> None:
     """Train, or go on training, with checkpoints."""
     torch.manual_seed(settings.seed)
-    model = GeneralFitting(network_of(settings), settings.hidden_weight).to(device)
+    network = network_of(settings)
+    if start is not None:
+        given = GeneralRestorer.load(start)
+        network.load_state_dict(given.network.state_dict())
+        write_text(FOLDER / "before.json", json.dumps(given.spec.training))
+    model = GeneralFitting(network, settings.hidden_weight).to(device)
     feed = SceneFeed(
-        sorted((FOLDER / "scenes").glob("*.npz")), held_out=settings.held_out_scenes, patch=settings.patch_size,
+        all_scenes(), held_out=settings.held_out_scenes, patch=settings.patch_size,
         blocks=settings.blocks, renew_every=settings.renew_every, batch_size=settings.batch_size,
         hidden_weight=settings.hidden_weight, seed=settings.seed, device=device,
     )  # fmt: skip
@@ -113,8 +124,12 @@ def fit(settings: TrainSettings, device: torch.device) -> None:
     progress.finish()
 
 
+def all_scenes() -> list[Path]:
+    return sorted((FOLDER / "scenes").glob("*.npz"))
+
+
 def write_weights(settings: TrainSettings, target: Path) -> None:
-    """Write the averaged weights of the last checkpoint."""
+    """Write the averaged weights of the last checkpoint, with presence learned by them."""
     state = load_latest(FOLDER / "checkpoints")
     training = {
         "steps": int(state["step"]), "minutes": round(float(state["seconds"]) / 60, 1),
@@ -122,16 +137,30 @@ def write_weights(settings: TrainSettings, target: Path) -> None:
         "scenes": state["feed"]["files"], "settings": {**asdict(settings), "widths": list(settings.widths)},
         "cryoaae": __version__,
     }  # fmt: skip
+    before = FOLDER / "before.json"
+    if before.exists():
+        training["before"] = json.loads(before.read_text())
     spec = GeneralSpec(
         network={"widths": list(settings.widths), "conditions": CONDITIONS},
         voxel_size_angstrom=VOXEL_ANGSTROM, tilt_end_deg=TILT_END_DEG, training=training,
     )  # fmt: skip
     made = GeneralRestorer(spec)
     # The network is all that a `GeneralFitting` holds.
-    made.load_state_dict(state["average"])
+    made.load_state_dict(state["average"], strict=False)
+    teach_presence(made, settings)
     target.parent.mkdir(exist_ok=True)
     made.save(target)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, {json.dumps(training)}")
+
+
+def teach_presence(general: GeneralRestorer, settings: TrainSettings) -> None:
+    """Learn presence on the scenes that training saw; print how it does on those that it did not."""
+    kept_out, scenes = all_scenes()[: settings.held_out_scenes], all_scenes()[settings.held_out_scenes :]
+    keywords = {"tomograms": settings.presence_tomograms, "seed": settings.seed}
+    loss = learn_general_presence(general, scenes, **keywords)
+    print(f"presence: cross-entropy {loss:.3f}; mean probabilities on scenes kept out:")
+    for case, shares in told_apart(general, kept_out, tomograms=4 * len(kept_out), seed=settings.seed).items():
+        print(f"  {CASES[case]}: " + ", ".join(f"{CASES[i]} {share:.3f}" for i, share in enumerate(shares)))
 
 
 def network_of(settings: TrainSettings) -> UNet:
@@ -182,6 +211,7 @@ def main() -> None:
     scenes.add_argument("--maps", default=f"{os.environ.get('CRYOAAE_DATA', '')}/maps_10A/*.gz")
     fitting = actions.add_parser("fit")
     fitting.add_argument("--config", type=Path, default=CONFIG)
+    fitting.add_argument("--start", type=Path, help="weights to train further")
     fitting.add_argument("--device", default="auto")
     fitting.add_argument("--threads", type=int)
     weights = actions.add_parser("weights")
@@ -195,7 +225,7 @@ def main() -> None:
     elif options.action == "fit":
         set_threads(options.threads)
         keep_freed_memory()
-        fit(TrainSettings.read(options.config), choose_device(options.device))
+        fit(TrainSettings.read(options.config), options.start, choose_device(options.device))
     else:
         write_weights(TrainSettings.read(options.config), options.to)
 

@@ -11,6 +11,7 @@ from cryoaae.cli import (
     cluster,
     doctor,
     embed,
+    energy,
     evaluate,
     extract,
     fit,
@@ -50,6 +51,6 @@ def _options(
 
 
 for _module in (
-    simulate, fit, restore, sample, validate, evaluate, extract, cluster, embed, generate, inspect, aae, doctor,
+    simulate, fit, restore, sample, validate, evaluate, energy, extract, cluster, embed, generate, inspect, aae, doctor,
 ):  # fmt: skip
     app.command(name=_module.__name__.rpartition(".")[2])(_module.command)

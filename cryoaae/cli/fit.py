@@ -32,7 +32,7 @@ def command(
     ] = None,
     prior: Annotated[
         str | None,
-        typer.Option("--prior", help="none, or adversarial (cryogen1): restorations that look like real patches."),
+        typer.Option("--prior", help="none, adversarial (cryogen1) or transport (cryogen2): towards what looks real."),
     ] = None,
     init: Annotated[
         Path | None,

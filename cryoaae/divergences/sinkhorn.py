@@ -145,7 +145,7 @@ def potentials(cost: Tensor, gamma: float, *, tolerance: float = 1e-6, iteration
     done = torch.zeros_like(spread, dtype=torch.bool)
     for step in range(iterations):
         heat = (spread * COOLING**step).clamp(min=gamma)
-        row = _softmin(cost, b, heat)
+        row = softmin(cost, b, heat)
         if step % LOOK_EVERY == LOOK_EVERY - 1:
             # A row sums to exp((a - row) / gamma) / n.
             error = ((a - row) / gamma).expm1().abs().amax(dim=-1, keepdim=True)
@@ -153,12 +153,45 @@ def potentials(cost: Tensor, gamma: float, *, tolerance: float = 1e-6, iteration
             if bool(done.all()):
                 return a, b
         a = torch.where(done, a, row)
-        b = torch.where(done, b, _softmin(cost.mT, a, heat))
+        b = torch.where(done, b, softmin(cost.mT, a, heat))
     warnings.warn(f"potentials not converged after {iterations} iterations at {gamma}", RuntimeWarning, stacklevel=2)
     return a, b
 
 
-def _softmin(cost: Tensor, potential: Tensor, heat: Tensor) -> Tensor:
+@torch.no_grad()
+def self_potential(cost: Tensor, gamma: float, *, tolerance: float = 1e-6, iterations: int = 1000) -> Tensor:
+    """Solve entropic transport of a cloud to itself, (n, n) costs to the one potential (n,) that both sides have.
+
+    Parameters
+    ----------
+    cost : (n, n)
+        Symmetric.
+    gamma, tolerance, iterations
+        As in `potentials`.
+
+    Notes
+    -----
+    ``s <- (s + softmin(C - s)) / 2`` (Feydy et al. 2019, section 3.1): the plain iteration overshoots to and fro.
+    """
+    if gamma <= 0:
+        raise ValueError(f"a temperature of {gamma} is not positive")
+    spread = (cost.amax() - cost.amin()).reshape(1)
+    enough = (4 * torch.finfo(cost.dtype).eps * spread / gamma).clamp(min=tolerance)
+    s = cost.new_zeros(len(cost))
+    for step in range(iterations):
+        heat = (spread * COOLING**step).clamp(min=gamma)
+        row = softmin(cost, s, heat)
+        if step % LOOK_EVERY == LOOK_EVERY - 1:
+            error = ((s - row) / gamma).expm1().abs().amax()
+            if bool((error <= enough) & (heat <= gamma)):
+                return s
+        s = (s + row) / 2
+    warnings.warn(f"potential not converged after {iterations} iterations at {gamma}", RuntimeWarning, stacklevel=2)
+    return s
+
+
+def softmin(cost: Tensor, potential: Tensor, heat: Tensor) -> Tensor:
+    """``-heat log mean_j exp((potential_j - cost_ij) / heat)``, (..., n, m) -> (..., n); heat (..., 1)."""
     count = cost.shape[-1]
     exponent = (potential.unsqueeze(-2) - cost) / heat.unsqueeze(-1)
     return -heat * (exponent.logsumexp(dim=-1) - math.log(count))

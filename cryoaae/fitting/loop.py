@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cryoaae.errors import FittingDivergedError
 from cryoaae.fitting.budget import Budget, Plateau
+from cryoaae.fitting.optimisers import optimiser_of
 from cryoaae.models.phase import Phase, Watch
 
 BAD_STEPS_ALLOWED = 3
@@ -88,7 +89,7 @@ class Loop:
         for p in self.average.parameters():
             p.requires_grad_(False)
         self.phases: list[Phase] = model.phases()
-        self.optimisers = [_optimiser(p, settings.learning_rate) for p in self.phases]
+        self.optimisers = [optimiser_of(p, settings.learning_rate) for p in self.phases]
         self.budget = Budget(settings.steps, settings.minutes)
         self.plateau = Plateau(settings.patience)
         self.rate = settings.learning_rate
@@ -256,14 +257,6 @@ class Loop:
         self.held_out = self.feed.held_out()
         self.good = state["good"]
         self.bad_steps, self.rollbacks = (int(n) for n in state["bad"])
-
-
-def _optimiser(phase: Phase, rate: float) -> torch.optim.Optimizer:
-    if phase.momentum is not None:
-        return torch.optim.SGD(phase.parameters, lr=rate, momentum=phase.momentum)
-    # Fused steps pay for large matrices; a restorer resumed with them was not bit-identical.
-    fused = phase.clip is None
-    return torch.optim.Adam(phase.parameters, lr=rate, betas=phase.betas, fused=fused)
 
 
 def run(

@@ -8,7 +8,8 @@ read from the network's own features, which stay what they are, by a classifier 
     minimise  - E log p(case | moments of the features around a place)
 
 over places of the pool's blocks (structure), of Gaussian twins of them, and of pure noise. The
-moments are computed once, so this takes seconds.
+moments are computed once, so this takes seconds. `fitting.general_presence` does it for the general
+restorer, on simulations.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from cryoaae.models.restorer import Restorer
 from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE, Presence
 from cryoaae.patches.featureless import gaussian_twin, noise_block
 from cryoaae.patches.pairs import Block, BlockPool
+from cryoaae.patches.source import TomogramSource
+from cryoaae.physics.fourier import irfft, rfft
 
 # Prior probabilities of the three cases.
 PRIOR = {NOTHING: 0.2, FEATURELESS: 0.3, STRUCTURE: 0.5}
@@ -40,16 +43,30 @@ def learn_presence(restorer: Restorer, pool: BlockPool, *, margin: int, seed: in
     generator = torch.Generator().manual_seed(seed)
     device = next(restorer.parameters()).device
     bank: dict[int, list[Tensor]] = {case: [] for case in PRIOR}
+    mean = restorer.of_the_mean()
     for source, block in pool.blocks():
         noise = noise_block(source, len(block.plain), slab_voxels=pool.patch, generator=generator)
-        inputs = {NOTHING: noise, FEATURELESS: gaussian_twin(block.plain, generator), STRUCTURE: block.plain}
-        for case, volume in inputs.items():
-            inside = block if case == STRUCTURE else None
-            bank[case].append(_places(restorer, volume.to(device), inside, margin, generator))
-    places = {case: torch.cat(rows) for case, rows in bank.items()}
-    loss = _classify(restorer.presence, places, generator)
+        seen = [(restorer, block.plain, noise)]
+        if mean is not restorer and source.has_halves:  # it will restore their mean, too
+            box = (len(block.plain),) * 3
+            support = source.wedge.support(box, object_zyx=(pool.patch,) * 3, device=device)
+            other = irfft(rfft(block.targets) * support, box)
+            louder = 1 / _loudness_of_mean(source)  # a restoration brings what it sees to one loudness
+            seen.append((mean, louder * (block.plain + other) / 2, louder * noise / 2**0.5))
+        for model, plain, silence in seen:
+            inputs = {NOTHING: silence, FEATURELESS: gaussian_twin(plain, generator), STRUCTURE: plain}
+            for case, volume in inputs.items():
+                inside = block if case == STRUCTURE else None
+                bank[case].append(_places(model, volume.to(device), inside, margin, generator))
+    loss = classify(restorer.presence, bank, generator)
     restorer.know_presence()
     return loss
+
+
+def _loudness_of_mean(source: TomogramSource) -> float:
+    """Standard deviation of the mean of the halves, in that of a half."""
+    halves = source.density[:, ::4, ::4, ::4]
+    return float(halves.mean(dim=0).std() / halves.std())
 
 
 def _places(
@@ -61,16 +78,24 @@ def _places(
     cut = (slice(margin, margin + size),) * 3
     with torch.no_grad():
         moments = restorer.presence.moments(restorer.features(volume[cut][None, None]))[0].flatten(1).T
-    chosen = torch.arange(len(moments))
     if inside is not None:
         weight = nn.functional.avg_pool3d(inside.weight[cut][None, None], restorer.presence.scale).flatten()
-        chosen = chosen[(weight >= min(0.5, float(weight.max()))).cpu()]
-    order = torch.randperm(len(chosen), generator=generator)[:PLACES_A_BLOCK]
-    return moments[chosen[order].to(moments.device)]
+        moments = moments[weight >= min(0.5, float(weight.max()))]
+    return some(moments, PLACES_A_BLOCK, generator)
 
 
-def _classify(presence: Presence, places: dict[int, Tensor], generator: torch.Generator) -> float:
-    """Descend the cross-entropy, the three cases drawn with their prior probabilities."""
+def some(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """At most so many rows (n, ...), drawn without putting back."""
+    order = torch.randperm(len(rows), generator=generator)[:count]
+    return rows[order.to(rows.device)]
+
+
+def classify(presence: Presence, bank: dict[int, list[Tensor]], generator: torch.Generator) -> float:
+    """Descend the cross-entropy of moments, (n, features) in any number of parts a case; return the last loss.
+
+    The three cases are drawn with their prior probabilities.
+    """
+    places = {case: torch.cat(rows) for case, rows in bank.items()}
     counts = {case: round(share * PLACES_A_STEP) for case, share in PRIOR.items()}
     label = torch.cat([torch.full((count,), case) for case, count in counts.items()])
     presence.requires_grad_(True)

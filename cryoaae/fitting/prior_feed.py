@@ -6,7 +6,7 @@ from typing import Any
 
 from cryoaae.fitting.pair_feed import PairFeed
 from cryoaae.matching.structure import Clouds
-from cryoaae.models.adversarial_prior import PriorBatch
+from cryoaae.models.structure_prior import PriorBatch
 
 
 class PriorFeed(PairFeed):

@@ -19,6 +19,7 @@ from torch import Tensor
 from cryoaae.models.general_fitting import SceneBatch, squared_error
 from cryoaae.models.pair_fitting import whitening
 from cryoaae.models.restorer import KERNEL_REACH, convolve
+from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.patches.featureless import random_phases
 from cryoaae.patches.imaging import conditions
 from cryoaae.patches.spectra import measure_spectra, radial_kernel
@@ -131,7 +132,7 @@ class SceneFeed:
             generator = torch.Generator().manual_seed(index)
             mixed = mix(
                 Scene.load(path), seed=index, patch=self.patch, hidden_weight=self.hidden_weight,
-                device=self.device, always_structure=True,
+                device=self.device, case=STRUCTURE,
             )  # fmt: skip
             batches.append(_stacked([_cut(mixed, self.patch, generator) for _ in range(HELD_OUT_PATCHES)]))
         return batches
@@ -175,9 +176,13 @@ def mix(
     patch: int,
     hidden_weight: float,
     device: torch.device,
-    always_structure: bool = False,
+    case: int | None = None,
 ) -> Mixed:
-    """Make a tomogram of a scene: turned, filtered, with noise, beside its Wiener estimate and its truth."""
+    """Make a tomogram of a scene: turned, filtered, with noise, beside its Wiener estimate and its truth.
+
+    `case` is one of those of `nets.presence`, drawn unless it is given: structure, its noise alone, or structure that
+    got the phases of noise. What else is drawn is the same for all three.
+    """
     generator = torch.Generator().manual_seed(seed)
     axes = TURNS[int(torch.randint(len(TURNS), (1,), generator=generator))]
     parts = (scene.signal, scene.truth, scene.even, scene.odd)
@@ -199,16 +204,24 @@ def mix(
     kept = wedge.support((patch,) * 3, device=device)[None]
     weight = whitening(spectra).to(device)
     baseline = _baseline(convolve(given, kernel) - target, kept, weight, hidden_weight, patch, generator)
-    case = 1.0 if always_structure else float(torch.rand((), generator=generator))
-    if case < NOTHING_SHARE:
+    drawn = _draw_case(generator)
+    case = drawn if case is None else case
+    if case == NOTHING:
         given, target = noises[0] / scale, torch.zeros_like(target)
-    elif case < NOTHING_SHARE + TWIN_SHARE:
+    elif case == FEATURELESS:
         phases = random_phases(box, generator).to(device)
         noise = given - signal / scale
         given, target = irfft(rfft(signal / scale) * phases, box) + noise, irfft(rfft(target) * phases, box)
     inputs = torch.stack([given, convolve(given, kernel)])
     known = conditions(spectra, wedge, scene.voxel_size_angstrom).to(device)
     return Mixed(inputs, target[None], kept, weight, baseline, known)
+
+
+def _draw_case(generator: torch.Generator) -> int:
+    share = float(torch.rand((), generator=generator))
+    if share < NOTHING_SHARE:
+        return NOTHING
+    return FEATURELESS if share < NOTHING_SHARE + TWIN_SHARE else STRUCTURE
 
 
 def draw_transfer(k: Tensor, voxel_size_angstrom: float, generator: torch.Generator) -> Tensor:

@@ -18,10 +18,13 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.project import Tomogram
 from cryoaae.matching.referee import Referee
 from cryoaae.matching.structure import Clouds, Microscope, require_halves
+from cryoaae.matching.transport import Transport
 from cryoaae.models.adversarial_prior import AdversarialPrior
 from cryoaae.models.general import GeneralRestorer, quarter_turns
 from cryoaae.models.pair_fitting import PairFitting, whitening
 from cryoaae.models.restorer import Restorer, RestorerSpec
+from cryoaae.models.structure_prior import StructurePrior
+from cryoaae.models.transport_prior import TransportPrior
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
 from cryoaae.patches.imaging import conditions
 from cryoaae.patches.normalise import SILENT, Normalisation, by_noise, measure_noise, shared_normalisation
@@ -33,6 +36,8 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
 HELD_OUT_PATCHES = 8
+# Real patches, at most, that a transport prior sees before the first step, to measure its frame on.
+FRAME_PATCHES = 512
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,7 @@ def _model_and_feed(
     restorer: Restorer, spectra: Spectra, pool: BlockPool, watched: list[BlockRecipe], settings: FitSettings
 ) -> tuple[PairFitting, PairFeed]:
     """What is fitted, and what it is fitted on, with or without a prior."""
-    loss = (restorer, whitening(spectra), settings.hidden_weight)
+    loss = (restorer, whitening(spectra), settings.hidden_weight, settings.optimiser == "muon")
     rhythm = {
         "batch_size": settings.batch_size, "renew_every": settings.renew_every, "refills": settings.refills,
         "seed": settings.seed,
@@ -216,12 +221,31 @@ def _model_and_feed(
     sizes = {"patch": settings.prior_patch, "block": settings.patch_size}
     clouds = Clouds(pool.sources, **sizes, generator=pool.generator, device=pool.device)
     microscope = Microscope([source.wedge for source in pool.sources], **sizes, device=pool.device)
-    network = MultiScaleDiscriminator(settings.prior_scales, spectral=settings.prior_spectral)
-    model = AdversarialPrior(
-        *loss, microscope=microscope, referee=Referee(network, r1=settings.prior_r1),
-        weight=settings.prior_weight, share=settings.prior_share,
-    )  # fmt: skip
+    bounds = {"microscope": microscope, "weight": settings.prior_weight, "share": settings.prior_share}
+    model: StructurePrior
+    if settings.prior == "transport":
+        model = TransportPrior(*loss, **bounds, transport=_transport(clouds, settings))
+    else:
+        network = MultiScaleDiscriminator(settings.prior_scales, spectral=settings.prior_spectral)
+        model = AdversarialPrior(*loss, **bounds, referee=Referee(network, r1=settings.prior_r1))
     return model.to(pool.device), PriorFeed(pool, watched, clouds=clouds, cloud_size=settings.prior_batch, **rhythm)
+
+
+def _transport(clouds: Clouds, settings: FitSettings) -> Transport:
+    """A transport prior that has learned real patches."""
+    turns = _common_turns(clouds)
+    transport = Transport(
+        settings.prior_patch, features=settings.prior_features, divergence=settings.prior_divergence,
+        bank=settings.prior_bank, turns=turns,
+    ).to(clouds.device)  # fmt: skip
+    transport.learn_real(clouds.real(min(FRAME_PATCHES, settings.prior_bank // len(turns))))
+    return transport
+
+
+def _common_turns(clouds: Clouds) -> list[tuple[int, ...]]:
+    """Half turns that keep every tomogram's wedge."""
+    first, *others = [source.wedge.half_turns() for source in clouds.sources]
+    return [turn for turn in first if all(turn in other for other in others)]
 
 
 def _noise_share(measured: list[Normalisation], noises: list[float | None]) -> float:

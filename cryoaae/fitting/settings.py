@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from cryoaae.errors import InputError
 
-PRIORS = ("none", "adversarial")
+PRIORS = ("none", "adversarial", "transport")
 STARTS = ("spectrum", "general")
+OPTIMISERS = ("muon", "adam")
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class FitSettings:
         the restorer that comes with the package.
     widths : tuple of int
         Channels of the U-Net at each resolution, the full one first; a fit that starts from a model has its.
+    optimiser : {"muon", "adam"}
+        Whether the steps of filters are made orthogonal (Muon; all else goes by Adam), or all is Adam's.
     learning_rate, warm_up_steps : float, int
-        Peak rate of Adam and steps to reach it; it falls as a half cosine over the budget.
+        Peak rate and steps to reach it; it falls as a half cosine over the budget.
     ema_decay : float
         Decay of the averaged weights, which are what is kept.
     hidden_weight : float
@@ -49,8 +52,9 @@ class FitSettings:
         holds what is filled in against it. For a strict test, not for the restoration to keep.
     working_bin : int or None
         Binning of the working grid; None: chosen by the half-map FSC.
-    prior : {"none", "adversarial"}
-        What pulls restorations towards the law of structures: nothing, or a referee (CryoGEN-I).
+    prior : {"none", "adversarial", "transport"}
+        What pulls restorations towards the law of structures: nothing, a referee (CryoGEN-I), or transport between
+        the features of patches (CryoGEN-II).
     prior_weight, prior_share : float
         Weight of its energy, and the most its gradient may be on the last layer as a share of the pair loss's.
     prior_batch : int
@@ -61,6 +65,12 @@ class FitSettings:
         Weight of the referee's gradient penalty.
     prior_spectral : bool
         Whether the referee's layers are spectrally normalised.
+    prior_divergence : {"sinkhorn", "sliced"}
+        What transport descends: the debiased Sinkhorn divergence, or the sliced Wasserstein distance.
+    prior_features : {"wavelets", "random_convolutions"}
+        What transport compares of a patch.
+    prior_bank : int
+        Patches of either cloud that transport remembers.
     minutes, steps : float or None, int or None
         Ceiling. With steps the result does not depend on the clock.
     patience : int
@@ -78,6 +88,7 @@ class FitSettings:
     batch_size: int = 2
     start: str = "spectrum"
     widths: tuple[int, ...] = (8, 32, 64)
+    optimiser: str = "adam"
     learning_rate: float = 2e-3
     warm_up_steps: int = 50
     ema_decay: float = 0.995
@@ -95,6 +106,9 @@ class FitSettings:
     prior_scales: int = 1
     prior_r1: float = 0.0
     prior_spectral: bool = False
+    prior_divergence: str = "sinkhorn"
+    prior_features: str = "wavelets"
+    prior_bank: int = 2048
     minutes: float | None = 10.0
     steps: int | None = None
     patience: int = 8
@@ -106,6 +120,8 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.prior not in PRIORS:
             raise InputError("prior", f"{self.prior!r} is none of {', '.join(PRIORS)}")
+        if self.optimiser not in OPTIMISERS:
+            raise InputError("optimiser", f"{self.optimiser!r} is none of {', '.join(OPTIMISERS)}")
         if self.start not in STARTS:
             raise InputError("start", f"{self.start!r} is none of {', '.join(STARTS)}")
 

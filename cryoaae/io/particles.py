@@ -91,6 +91,12 @@ def tomogram_name(text: object) -> str:
     return match_name(Path(name)) if name not in ("", "nan", "None") else ""
 
 
+def tomogram_names(texts: Sequence[object]) -> tuple[str, ...]:
+    """`tomogram_name` of every particle's; each distinct text is read once, for lists have thousands of each."""
+    names = {text: tomogram_name(text) for text in dict.fromkeys(texts)}
+    return tuple(names[text] for text in texts)
+
+
 def voxel_points_zyx(
     particles: Particles,
     rows: NDArray[np.int64],

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cryoaae.errors import InputError
 from cryoaae.io.euler import relion_from_rotation, rotation_from_relion
-from cryoaae.io.particles import ANGSTROM, VOXEL, Particles, tomogram_name
+from cryoaae.io.particles import ANGSTROM, VOXEL, Particles, tomogram_names
 from cryoaae.io.star import StarFile, numbers
 
 CENTRED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
@@ -69,7 +69,7 @@ def particles_from_star(path: Path, star: StarFile, coordinates: str | float = "
     return Particles(
         source=path, points_zyx=points[:, ::-1] + shifts, units=units, centred=centred,
         rotations=box @ rotation_from_relion(numbers(path, table, ANGLES, default=0.0)),
-        tomograms=tuple(map(tomogram_name, _first(table, TOMOGRAM_LABELS))), classes=tuple(_first(table, CLASS_LABELS)),
+        tomograms=tomogram_names(_first(table, TOMOGRAM_LABELS)), classes=tuple(_first(table, CLASS_LABELS)),
         half_sets=numbers(path, table, ("rlnRandomSubset",), default=0)[:, 0].astype(np.int64),
         images=tuple(_first(table, ("rlnImageName",))), shifts_zyx=shifts, image_pixel_angstrom=pixel,
         frames_2d=_are_2d_stacks(path, star, optics),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cryoaae.errors import InputError
 from cryoaae.io.euler import rotation_from_dynamo, rotation_from_relion
-from cryoaae.io.particles import ANGSTROM, VOXEL, Particles, tomogram_name
+from cryoaae.io.particles import ANGSTROM, VOXEL, Particles, tomogram_names
 from cryoaae.io.star import numbers
 
 DYNAMO_COLUMNS = 26
@@ -99,7 +99,7 @@ def _particles(
     count = len(points_zyx)
     return Particles(
         source=path, points_zyx=points_zyx, units=units, centred=False, rotations=rotations,
-        tomograms=tuple(map(tomogram_name, tomograms)), classes=tuple(classes),
+        tomograms=tomogram_names(tomograms), classes=tuple(classes),
         half_sets=np.zeros(count, dtype=np.int64), images=("",) * count, shifts_zyx=np.zeros((count, 3)),
         image_pixel_angstrom=np.full(count, np.nan), table=table,
     )  # fmt: skip

@@ -9,6 +9,8 @@ is KL(again || real). Every neighbourhood has a logit, every scale the same say.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -43,6 +45,7 @@ class Referee(nn.Module):
     patches that were drawn just now, before the referee learns from them.
     """
 
+    kind = "adversarial"
     accuracy: Tensor
     divergence: Tensor
     gradient_share: Tensor
@@ -62,6 +65,15 @@ class Referee(nn.Module):
         """What a restorer descends, minus the mean log density ratio, a scalar; the referee gets no gradient."""
         weights = {name: weight.detach() for name, weight in self.network.named_parameters()}
         return -_mean(functional_call(self.network, weights, (again,))).mean()
+
+    def energies(self, patches: Tensor) -> Tensor:
+        """Minus the log density ratio of each patch, (b, 1, p, p, p) -> (b,), in nats."""
+        return -_mean(self.network(patches))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its network is made with."""
+        return dict(self.network.settings)  # type: ignore[arg-type]
 
     def loss(self, real: Tensor, again: Tensor) -> Tensor:
         """What the referee descends, a scalar, 2 log 2 at chance; keeps the record."""

@@ -192,13 +192,29 @@ class Clouds:
     def draw(self, count: int) -> CloudDraw:
         """Draw places, turns and noise for `count` restored blocks, and as many real patches."""
         blocks, others = ([self._place() for _ in range(count)] for _ in range(2))
+        return self._drawn(blocks, others)
+
+    def draw_at(self, centres_zyx: Tensor, *, tomogram: int = 0) -> CloudDraw:
+        """Draw turns and noise for blocks at centres (b, 3) int of a tomogram, and as many real patches."""
+        blocks = [(tomogram, 0, centre) for centre in centres_zyx]
+        return self._drawn(blocks, [self._place() for _ in blocks])
+
+    def real(self, count: int) -> Tensor:
+        """Draw real patches alone, (count, 1, p, p, p), without their means."""
+        return settled(torch.stack([self._cut(*self._place(), self.patch) for _ in range(count)])[:, None])
+
+    def centres(self, tomogram: int = 0) -> list[tuple[int, int]]:
+        """Lowest centre of a patch away from the faces, and how many there are, along z, y, x."""
+        return _centres(self.sources[tomogram], self.patch)
+
+    def _drawn(self, blocks: list[tuple[int, int, Tensor]], others: list[tuple[int, int, Tensor]]) -> CloudDraw:
         noise = [self._noise(tomogram, centre) for tomogram, _, centre in blocks]
         real = [self._cut(*place, self.patch) for place in others]
         return CloudDraw(
             torch.tensor([tomogram for tomogram, *_ in blocks]),
             torch.tensor([half for _, half, _ in blocks]),
             torch.stack([centre for *_, centre in blocks]),
-            random_rotations(count, generator=self.generator),
+            random_rotations(len(blocks), generator=self.generator),
             torch.stack(noise)[:, None],
             settled(torch.stack(real)[:, None]),
         )

@@ -11,17 +11,19 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cryoaae.errors import InputError
 from cryoaae.io.weights import load_weights, save_weights
 from cryoaae.models.restorer import Restorer, RestorerSpec
+from cryoaae.nets.presence import Presence
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.imaging import conditions, ends_deg
 from cryoaae.patches.spectra import Spectra
 from cryoaae.physics.wedge import MissingWedge
 
-FORMAT, FORMAT_VERSION = "cryoaae-general-restorer", 1
+FORMAT, FORMAT_VERSION = "cryoaae-general-restorer", 2
 # What the one that comes with the package is called, and its file.
 NAME, BUNDLED = "general", "general.safetensors"
 # A tilt axis further than this from x or y is not one that it was trained for.
@@ -54,12 +56,24 @@ class GeneralRestorer(nn.Module):
     Parameters
     ----------
     spec : GeneralSpec
+
+    Notes
+    -----
+    That it tells structure from noise (`nets.presence`) is learned after the network; see `Restorer`.
     """
+
+    presence_known: Tensor
 
     def __init__(self, spec: GeneralSpec) -> None:
         super().__init__()
         self.spec = spec
         self.network = UNet(in_channels=2, **spec.network)
+        self.presence = Presence(self.network.features, self.network.levels)
+        self.register_buffer("presence_known", torch.tensor(False))
+
+    def know_presence(self) -> None:
+        """Use the probabilities of `presence` from now on."""
+        self.presence_known.fill_(True)
 
     def restorer(
         self,
@@ -72,6 +86,7 @@ class GeneralRestorer(nn.Module):
         halves: int,
         of_mean: bool = True,
         contrast: int = 1,
+        noise_share: float = 0.0,
     ) -> Restorer:
         """The restorer of a tomogram.
 
@@ -89,6 +104,8 @@ class GeneralRestorer(nn.Module):
             Restore the mean of two halves: the network has seen all levels of noise, so it may take the quietest.
         contrast : int
             1 where structures are bright, else -1.
+        noise_share : float
+            As of `RestorerSpec`.
         """
         of_mean &= halves == 2
         if of_mean:
@@ -96,11 +113,13 @@ class GeneralRestorer(nn.Module):
         turns, seen = quarter_turns(wedge)
         spec = RestorerSpec(
             working_bin=working_bin, voxel_size_angstrom=voxel_size_angstrom, network=dict(self.spec.network),
-            contrast=contrast, quarter_turns=turns, of_mean=of_mean,
+            contrast=contrast, quarter_turns=turns, of_mean=of_mean, noise_share=noise_share,
         )  # fmt: skip
         told = conditions(spectra, seen, working_bin * voxel_size_angstrom)
         made = Restorer(spec, spectra, fine=fine, halves=halves, condition=told)
         made.network.load_state_dict(self.network.state_dict())
+        made.presence.load_state_dict(self.presence.state_dict())
+        made.presence_known.copy_(self.presence_known)
         return made.eval()
 
     def outside(self, wedge: MissingWedge, working_voxel_angstrom: float) -> list[str]:

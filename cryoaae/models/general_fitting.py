@@ -74,7 +74,7 @@ class GeneralFitting(nn.Module):
 
     def phases(self) -> list[Phase]:
         """One phase: the network's weights descend the error."""
-        return [Phase("scenes", list(self.network.parameters()), self._losses)]
+        return [Phase("scenes", list(self.network.parameters()), self._losses, orthogonal=True)]
 
     def _losses(self, batch: SceneBatch) -> dict[str, Tensor]:
         return {"scenes": self.error(batch)}

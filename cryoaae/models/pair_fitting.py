@@ -39,19 +39,23 @@ class PairFitting(nn.Module):
     hidden_weight : float
         Weight of what the target has and the second wedge took from the input. 2 makes the loss the
         supervised one on all but what both wedges hide.
+    orthogonal : bool
+        Descend with orthogonalised steps of the filters (`fitting.optimisers`).
     """
 
     shell_weight: Tensor
 
-    def __init__(self, restorer: Restorer, shell_weight: Tensor, hidden_weight: float = 2.0) -> None:
+    def __init__(
+        self, restorer: Restorer, shell_weight: Tensor, hidden_weight: float = 2.0, orthogonal: bool = False
+    ) -> None:
         super().__init__()
         self.restorer = restorer
-        self.hidden_weight = hidden_weight
+        self.hidden_weight, self.orthogonal = hidden_weight, orthogonal
         self.register_buffer("shell_weight", shell_weight)
 
     def phases(self) -> list[Phase]:
         """One phase: the network's weights descend the pair loss."""
-        return [Phase("pairs", list(self.restorer.network.parameters()), self._losses)]
+        return [Phase("pairs", list(self.restorer.network.parameters()), self._losses, orthogonal=self.orthogonal)]
 
     def _losses(self, batch: PairBatch) -> dict[str, Tensor]:
         return {"pairs": self.distance(self.restorer(batch.inputs), batch, batch.weight)}

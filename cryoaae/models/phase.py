@@ -43,6 +43,8 @@ class Phase:
         Decays of Adam's two moments.
     momentum : float or None
         Descend by SGD with this momentum instead of by Adam.
+    orthogonal : bool
+        Descend filters by Muon, other parameters by Adam.
     clip : float or None
         Largest norm of the gradient; None: as it is (the norm would tie the members of a stack together).
     watch : Watch or None
@@ -55,6 +57,7 @@ class Phase:
     rate: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float | None = None
+    orthogonal: bool = False
     clip: float | None = 1.0
     watch: Watch | None = None
 

@@ -64,6 +64,7 @@ class MultiScaleDiscriminator(nn.Module):
 
     def __init__(self, scales: int = 1, widths: Sequence[int] = (16, 32, 64), *, spectral: bool = False) -> None:
         super().__init__()
+        self.settings = {"scales": scales, "widths": list(widths), "spectral": spectral}
         self.scales = nn.ModuleList(PatchDiscriminator(widths, spectral=spectral) for _ in range(scales))
 
     def forward(self, patches: Tensor) -> list[Tensor]:

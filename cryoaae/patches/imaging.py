@@ -45,3 +45,13 @@ def conditions(spectra: Spectra, wedge: MissingWedge, voxel_size_angstrom: float
     ratio = torch.log10(share / (1 - share)).clamp(*LOG_RATIO)
     known = torch.tensor([*tilts, math.log2(voxel_size_angstrom / VOXEL_ANGSTROM)], dtype=torch.float64)
     return torch.cat([known, ratio]).float()
+
+
+def conditions_of_mean(condition: Tensor) -> Tensor:
+    """Conditions (CONDITIONS,) of the mean of two halves, from those of a half: twice the signal over noise.
+
+    What lay at a limit stays there.
+    """
+    head, ratio = condition[:-SHELLS], condition[-SHELLS:]
+    louder = torch.where(ratio > LOG_RATIO[0], ratio + math.log10(2.0), ratio).clamp(*LOG_RATIO)
+    return torch.cat([head, louder])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,4 +75,45 @@ def agreement_figure(
         axes.set_title(title, fontsize=10, color=INK)
         axes.set_xlabel("clusters", fontsize=9, color=INK)
     panels[0].axhline(trusted, color=FAINT, linewidth=1)
+    return figure
+
+
+def merging_figure(shares: Sequence[float], chosen: int, one: float) -> Figure:
+    """What each merge loses, against the number of clusters that it starts from, down to two.
+
+    Parameters
+    ----------
+    shares : sequence of float
+    chosen : int
+        Clusters, marked.
+    one : float
+        Up to this share two references are one, drawn as a line.
+    """
+    figure = new_figure(6.0, 3.2)
+    axes = figure.subplots()
+    plain_axes(axes)
+    axes.plot(range(len(shares) + 1, 1, -1), shares, color=COLOURS[0], marker="o", markersize=4, linewidth=1.6)
+    axes.axvline(chosen + 0.5, color=FAINT, linewidth=1, linestyle="--")
+    axes.axhline(one, color=FAINT, linewidth=1)
+    axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("clusters before the merge", fontsize=9, color=INK)
+    axes.set_title("share lost by the merge", fontsize=10, color=INK)
+    return figure
+
+
+def fsc_figure(curves: Mapping[str, NDArray[np.float64]], voxel_size_angstrom: float) -> Figure:
+    """Fourier shell correlations (shells up to Nyquist) by name, over the spatial frequency."""
+    figure = new_figure(6.0, 3.2)
+    axes = figure.subplots()
+    plain_axes(axes)
+    for (name, curve), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
+        shells = np.arange(len(curve)) / (2 * len(curve) * voxel_size_angstrom)
+        axes.plot(shells[1:], curve[1:], color=colour, linewidth=1.6, label=name)
+    for level in (0.143, 0.5):
+        axes.axhline(level, color=FAINT, linewidth=1)
+    axes.set_ylim(-0.15, 1.02)
+    axes.set_xlabel("spatial frequency, 1 / angstrom", fontsize=9, color=INK)
+    axes.set_title("FSC of two halves", fontsize=10, color=INK)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
     return figure

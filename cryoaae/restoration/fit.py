@@ -19,8 +19,10 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_bytes
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs, split_inputs
+from cryoaae.matching.frozen import FILE as ENERGY
 from cryoaae.models.general import load_any
 from cryoaae.models.restorer import Restorer
+from cryoaae.models.structure_prior import StructurePrior
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
@@ -187,6 +189,8 @@ class Recorder:
         if self.settings.presence:
             self.progress.message("learning to tell structure from noise")
             learn_presence(restorer, self.session.feed.pool, margin=BLOCK_MARGIN, seed=self.settings.seed)
+        if isinstance(self.loop.model, StructurePrior):
+            self.loop.model.save_energy(self.folder.path / ENERGY)
         restorer.save(self.folder.path / "model.safetensors")
 
     def _limit(self) -> str:

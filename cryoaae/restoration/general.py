@@ -9,7 +9,8 @@ import torch
 
 from cryoaae.errors import InputError
 from cryoaae.models.general import GeneralRestorer
-from cryoaae.patches.normalise import shared_normalisation
+from cryoaae.models.restorer import Restorer
+from cryoaae.patches.normalise import SILENT, measure_noise, shared_normalisation
 from cryoaae.patches.spectra import choose_working_bin, measure_spectra
 from cryoaae.physics.resample import to_working_grid
 from cryoaae.physics.wedge import MissingWedge
@@ -22,6 +23,8 @@ PART = 96
 def settled(model: Any, volumes: Sequence[Volume], wedge: MissingWedge | None, *, of_mean: bool = True) -> Any:
     """The restorer of a tomogram: what was fitted as it is, a general one by what is measured of the tomogram.
 
+    One that was fitted on halves and is told of their noise restores their mean, too.
+
     Parameters
     ----------
     model : Restorer or GeneralRestorer
@@ -30,7 +33,7 @@ def settled(model: Any, volumes: Sequence[Volume], wedge: MissingWedge | None, *
     wedge : MissingWedge, optional
         A general restorer needs it.
     of_mean : bool
-        Whether a general one is to restore the mean of the halves, or each half.
+        Whether a network that is told of the noise is to restore the mean of the halves, or each half.
 
     Raises
     ------
@@ -38,17 +41,20 @@ def settled(model: Any, volumes: Sequence[Volume], wedge: MissingWedge | None, *
         When the density is constant, or a general restorer is not told the tilts.
     """
     if not isinstance(model, GeneralRestorer):
-        return model
+        return model.of_the_mean() if of_mean and len(volumes) == 2 and isinstance(model, Restorer) else model
     if wedge is None:
         raise InputError("wedge", "a general restorer needs the tilts", "give the tilts or the tilt range")
     given, voxel = list(volumes), volumes[0].voxel_size_angstrom
     raw = measure_spectra(given, wedge, generator=torch.Generator().manual_seed(0))
     working_bin = choose_working_bin(raw, given[0].shape, voxel_size_angstrom=voxel)
-    scale = shared_normalisation(given, working_bin).scale
+    normalisation = shared_normalisation(given, working_bin)
+    scale = normalisation.scale
+    noise = measure_noise(given, working_bin, normalisation) if len(given) == 2 else 0.0
     sign = contrast_of(given, working_bin)
     return model.restorer(
         raw.on_working_grid(working_bin, scale), wedge, fine=raw.normalised(scale), working_bin=working_bin,
         voxel_size_angstrom=voxel, halves=len(given), of_mean=of_mean, contrast=sign,
+        noise_share=noise / scale if noise >= SILENT * scale else 0.0,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ RECORD, CONFIG, LOCK = "run.json", "config.yaml", "run.lock"
 CLOCK_SHIFT_SECONDS = 30.0
 MADE_FOLDERS = ("checkpoints", "previews", "scratch", "classes", "particles", "volumes")
 MADE_FILES = (
-    RECORD, CONFIG, "metrics.csv", "model.safetensors", "report.html", "loss.png",
+    RECORD, CONFIG, "metrics.csv", "model.safetensors", "energy.safetensors", "report.html", "loss.png",
     "result.json", "latent.html", "latent.png", "manifold.png", "density_ratio.png", "curves.png", "styles.png",
     "clusters.png", "reconstructions.png", "codes.npz", "clusters.json",
 )  # fmt: skip

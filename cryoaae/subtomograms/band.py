@@ -7,7 +7,7 @@ times, where it is known, its radial contrast transfer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from cryoaae.io.store import SubtomogramStore
 from cryoaae.physics.ctf import ctf_2d
 from cryoaae.physics.fourier import irfft, rfft
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.subtomograms.standard import distinct_wedges
 
 # Noise is taken to be the same within a shell at like angles to the tilt axis: back-projection raises it away from it.
 ANGLE_BINS = 3
@@ -78,19 +79,20 @@ class Band:
         """The band of some of the coefficients, (q,) bool."""
         return Band(self.box, self.points_zyx[which])
 
-    def _place(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _place(self, box: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         z, y, x = self.points_zyx.to(device).unbind(dim=1)
-        return z % self.box, y % self.box, x
+        return z % box, y % box, x
 
     def coefficients(self, volumes: Tensor) -> Tensor:
-        """Coefficients (..., q) complex of volumes (..., z, y, x)."""
-        z, y, x = self._place(volumes.device)
-        return rfft(torch.fft.ifftshift(volumes, dim=(-3, -2, -1)))[..., z, y, x]
+        """Coefficients (..., q) complex of volumes (..., z, y, x), which may sample the same box more finely."""
+        own = volumes.shape[-1]
+        z, y, x = self._place(own, volumes.device)
+        return rfft(torch.fft.ifftshift(volumes, dim=(-3, -2, -1)))[..., z, y, x] * (self.box / own) ** 1.5
 
     def volumes(self, coefficients: Tensor) -> Tensor:
         """Volumes (..., z, y, x) that hold these coefficients (..., q), and nothing else."""
         box = self.box
-        z, y, x = self._place(coefficients.device)
+        z, y, x = self._place(box, coefficients.device)
         spectrum = coefficients.new_zeros(*coefficients.shape[:-1], box, box, box // 2 + 1)
         spectrum[..., z, y, x] = coefficients
         plane = x == 0  # holds both signs
@@ -169,27 +171,24 @@ def banded_particles(
     batches : iterable of (b, z, y, x)
         Cubes, n in all; one batch is held at a time.
     box : int
-        Their edge.
+        Edge of the grid of the band: that of the cubes, or less for a coarser one over the same box.
     wedges : sequence of MissingWedge
         The distinct ones.
     wedge_index : (n,) int64
         Which of them is a particle's; on the device of the batches.
     freq_max : float
-        End of the band in cycles a voxel.
+        End of the band in cycles a voxel of that grid.
     contrast : (n, shells), optional
         Radial contrast transfer of each particle at 0, 1, 2, ... Fourier voxels.
     """
     count, device = len(wedge_index), wedge_index.device
-    everything = Band.up_to(box, freq_max)
-    shape = (box, box, box)
-    supports = torch.stack([values_at(everything, wedge.support(shape)) for wedge in wedges])
-    measured = supports.any(dim=0)
-    band, supports = everything.kept(measured), supports[:, measured].float().to(device)
+    band, supports = measured_band(box, wedges, freq_max)
+    supports = supports.to(device)
     bins = band.noise_bins(wedges[0].tilt_axis_zyx).to(device)
     parts, noise = [], torch.zeros(len(band), dtype=torch.float64, device=device)
-    corner = _corners(box, device)
+    corner = torch.ones((), device=device)
     for batch in batches:
-        part = _standardised(batch)
+        part, corner = _standardised(batch), _corners(batch.shape[-1], device)
         parts.append(band.coefficients(part).to(torch.complex64))
         noise += band.coefficients(part * corner).abs().double().square().sum(dim=0)
     noise /= corner.square().mean().double() * count
@@ -201,16 +200,37 @@ def banded_particles(
     )  # fmt: skip
 
 
-def particles_of_store(
-    store: SubtomogramStore, freq_max: float, *, phases_flipped_ctf: bool = False, device: torch.device | str = "cpu"
+def measured_band(box: int, wedges: Sequence[MissingWedge], freq_max: float) -> tuple[Band, Tensor]:
+    """Coefficients that any wedge lets through, and the support of each wedge there, (g, q) float32."""
+    everything = Band.up_to(box, freq_max)
+    supports = torch.stack([values_at(everything, wedge.support((box, box, box))) for wedge in wedges])
+    measured = supports.any(dim=0)
+    return everything.kept(measured), supports[:, measured].float()
+
+
+def band_of_stores(stores: Sequence[SubtomogramStore], freq_max: float, working_box: int) -> Band:
+    """The band in which `particles_of_stores` reads, from the stores' tables alone."""
+    return measured_band(working_box, distinct_wedges(stores)[0], freq_max)[0]
+
+
+def particles_of_stores(
+    stores: Sequence[SubtomogramStore],
+    freq_max: float,
+    *,
+    working_box: int | None = None,
+    phases_flipped_ctf: bool = False,
+    device: torch.device | str = "cpu",
 ) -> BandedParticles:
-    """Read a store into a band; see `banded_particles`.
+    """Read stores into a band; see `banded_particles`.
 
     Parameters
     ----------
-    store : SubtomogramStore
+    stores : sequence of SubtomogramStore
+        Of one box and voxel size.
     freq_max : float
-        Cycles a voxel.
+        Cycles a voxel of the working grid.
+    working_box : int, optional
+        Edge of the grid, which covers the same box more coarsely; default: the particles' own.
     phases_flipped_ctf : bool
         Whether the subtomograms stand as they were imaged but for the signs of the CTF, as those of tilt images whose
         phases were flipped do; the store's particle list then states the defocus.
@@ -221,12 +241,18 @@ def particles_of_store(
     InputError
         When the CTF is asked for and not stated.
     """
-    contrast = torch.from_numpy(radial_contrast(store)) if phases_flipped_ctf else None
-    starts = range(0, len(store), BATCH)
-    rows = (range(start, min(start + BATCH, len(store))) for start in starts)
-    batches = (torch.from_numpy(np.stack([store.volume(i) for i in part])).to(device) for part in rows)
-    index = torch.from_numpy(store.facts.wedge_index).to(device)
-    return banded_particles(batches, store.box, store.facts.wedges, index, freq_max, contrast=contrast)
+    contrast = torch.from_numpy(np.concatenate([*map(radial_contrast, stores)])) if phases_flipped_ctf else None
+    wedges, index = distinct_wedges(stores)
+    batches = (volumes.to(device) for store in stores for volumes in _batches(store))
+    return banded_particles(
+        batches, working_box or stores[0].box, wedges, torch.from_numpy(index).to(device), freq_max, contrast=contrast
+    )
+
+
+def _batches(store: SubtomogramStore) -> Iterator[Tensor]:
+    for start in range(0, len(store), BATCH):
+        rows = range(start, min(start + BATCH, len(store)))
+        yield torch.from_numpy(np.stack([store.volume(i) for i in rows]))
 
 
 def radial_contrast(store: SubtomogramStore) -> NDArray[np.float32]:

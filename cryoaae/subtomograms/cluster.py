@@ -1,78 +1,40 @@
-"""Clusters the particles of stores: fits the volumetric autoencoder (or takes a fitted one), embeds, clusters, writes.
+"""Clusters the particles of stores, by alignment, by the volumetric autoencoder or by both, and writes what was found.
 
-Nothing is told of shapes or poses. What is written is listed in `docs/formats.md`.
+Nothing is told of shapes or poses. By alignment, classes and poses are found at once (`multi_reference`). Without it
+the autoencoder's class is made blind to the pose. By both, the autoencoder is told what the alignment found. A fitted
+model only embeds and clusters. What is written is listed in `docs/formats.md`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cryoaae.errors import InputError
-from cryoaae.io.atomic import write_text
-from cryoaae.io.mrc import write_volume
-from cryoaae.io.particle_files import write_particles
 from cryoaae.io.store import SubtomogramStore
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
-from cryoaae.subtomograms.average import Average, average
-from cryoaae.subtomograms.embed import CODES, Embedding, embed_particles, write_codes
+from cryoaae.subtomograms.align_stores import AlignedStores, align_stores, expected_cost, seen_again
+from cryoaae.subtomograms.cluster_files import write_clustering
+from cryoaae.subtomograms.clustering import aligned_clustering, clustered, likelihood_features
+from cryoaae.subtomograms.embed import embed_particles
 from cryoaae.subtomograms.fit import VolumetricFit
-from cryoaae.subtomograms.labels import Labels, read_labels
+from cryoaae.subtomograms.labels import Labels, certain_labels, read_labels
 from cryoaae.subtomograms.model_files import FittedModel, check_apart
-from cryoaae.subtomograms.page import ClusterPage, write_page
-from cryoaae.subtomograms.partition import Comparison, Level, choose_level, compare, levels
 from cryoaae.subtomograms.settings import ClusterSettings
 from cryoaae.subtomograms.standard import Particles, matching_standard, measure_standard, open_stores
 
 PathLike = str | Path
-# Columns of the STAR files beside rlnClassNumber; RELION leaves labels it does not know alone.
-PROBABILITY, OUTLIER = "cryoaaeClassProbability", "cryoaaeOutlierScore"
-# The curves go up to so many clusters.
-MOST_CLUSTERS = 12
-# Edge of the working grid unless another is asked for.
+ALIGNMENT, AUTOENCODER, BOTH = WAYS = ("alignment", "autoencoder", "both")
+# Edge of the autoencoder's working grid unless another is asked for.
 WORKING_BOX = 24
-RESULT = "clusters.json"
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """Clusters of n particles.
-
-    Parameters
-    ----------
-    assigned : (n,) int64
-        Cluster of each particle, 0 the largest.
-    probabilities : (n, clusters)
-    level : Level
-        Which classes of the model make up which cluster, and how well poses agree on it.
-    curve : list of Level
-        The same for every other number of clusters.
-    names : tuple of str
-        One a cluster: the label where it is a labelled class, else its number from 1.
-    comparison : Comparison
-    """
-
-    assigned: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    level: Level
-    curve: list[Level]
-    names: tuple[str, ...]
-    comparison: Comparison
-
-    @property
-    def sizes(self) -> list[int]:
-        """Particles in each cluster."""
-        return np.bincount(self.assigned, minlength=len(self.names)).tolist()
 
 
 @dataclass(frozen=True)
@@ -81,6 +43,7 @@ class Request:
 
     stores: list[PathLike]
     folder: Path
+    by: str
     clusters: int | None
     settings: ClusterSettings | None
     labels: tuple[PathLike, ...]
@@ -90,7 +53,7 @@ class Request:
         """What ``config.yaml`` of the run holds."""
         asked = {
             "stores": [str(path) for path in self.stores], "labelled": [str(path) for path in self.labels],
-            "clusters": self.clusters, "model": self.model and str(self.model),
+            "by": self.by, "clusters": self.clusters, "model": self.model and str(self.model),
         }  # fmt: skip
         return asked if self.settings is None else {**self.settings.model_dump(mode="json"), **asked}
 
@@ -99,10 +62,21 @@ class Request:
         return [Path(p) for p in (*self.stores, *self.labels)]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What a run works with."""
+
+    stores: list[SubtomogramStore]
+    device: torch.device
+    progress: Progress
+    resume: bool
+
+
 def cluster(
     stores: PathLike | Sequence[PathLike],
     run: PathLike,
     *,
+    by: str | None = None,
     clusters: int | None = None,
     labels: PathLike | Sequence[PathLike] = (),
     model: PathLike | None = None,
@@ -122,14 +96,17 @@ def cluster(
         Stores of `extract`, of one box and voxel size.
     run : path
         Folder to make.
+    by : "alignment", "autoencoder" or "both", optional
+        None: by alignment, or, with labels, by the autoencoder.
     clusters : int, optional
-        How many; None: the most on which different poses of a particle agree.
+        How many; None: found. By alignment, as many as particles tell apart that were averaged into neither; by the
+        autoencoder, the most on which different poses of a particle agree.
     labels : path or sequence of path
-        Particle lists with the classes of some particles, one for each store: semi-supervised.
+        Particle lists with the classes of some particles, one for each store: semi-supervised, by the autoencoder.
     model : path, optional
         A run folder: its model embeds the particles, and nothing is fitted.
     settings : ClusterSettings, optional
-        Of the fit.
+        Of alignment and fit.
     resume : bool
         Go on with an interrupted run.
     dry_run : bool
@@ -142,7 +119,7 @@ def cluster(
 
     Raises
     ------
-    InputError, FittingDivergedError, InterruptedRunError
+    InputError, FittingDivergedError, InterruptedRunError, ResourceError
     """
     progress = progress or NullProgress()
     set_threads(threads)
@@ -150,44 +127,92 @@ def cluster(
     chosen = choose_device(device)
     opened = open_stores(_paths(stores))
     known = read_labels(_paths(labels), opened) if _paths(labels) else Labels.none(sum(map(len, opened)))
+    way = _way(by, known, model)
     request = Request(
-        _paths(stores), Path(run), clusters, _settings(settings, clusters, known, opened[0].box, model),
+        _paths(stores), Path(run), way, clusters, _settings(settings, way, clusters, known, opened[0].box, model),
         tuple(_paths(labels)), None if model is None else Path(model),
     )  # fmt: skip
     _check(request, sum(map(len, opened)), known)
-    fitting, fitted, particles = _prepared(request, opened, known, chosen)
+    work = _Work(opened, chosen, progress, resume)
+    # What may be refused is refused before anything is written.
+    prepared = None if way in (ALIGNMENT, BOTH) else _prepared(request, work, known)
     checked: dict[str, Any] = {"inputs": request.files(), "overwrite": overwrite, "resume": resume}
     if dry_run:
         RunFolder.check(request.folder, request.config(), **checked)
         return request.folder
     with RunFolder.create(request.folder, "cluster", request.config(), **checked):
-        if fitting is not None:
-            fitted = fitting.run(request.folder, progress, resume=resume)
-        assert fitted is not None
-        fitted.save(request.folder)
-        embedding = embed_particles(fitted, particles, device=chosen, progress=progress)
-        clustering = clustered(embedding, clusters, fitted.class_names)
-        _write(request.folder, fitted, particles, embedding, clustering)
+        if way == ALIGNMENT:
+            _by_alignment(request, work)
+        elif way == BOTH:
+            _by_both(request, work)
+        else:
+            assert prepared is not None
+            _by_autoencoder(request, work, *prepared)
     return request.folder
+
+
+def plan(
+    stores: PathLike | Sequence[PathLike],
+    *,
+    by: str | None = None,
+    clusters: int | None = None,
+    labels: bool = False,
+    model: PathLike | None = None,
+    settings: ClusterSettings | None = None,
+) -> dict[str, Any]:
+    """What `cluster` would do and take: `by`, `particles`, `minutes`, and for an alignment `memory_gb`.
+
+    Raises
+    ------
+    InputError
+    """
+    opened, settings = open_stores(_paths(stores)), settings or ClusterSettings()
+    way = by or (AUTOENCODER if labels or model is not None else ALIGNMENT)
+    found: dict[str, Any] = {"by": way, "particles": sum(map(len, opened))}
+    if model is not None:
+        return found
+    minutes = 0.0 if way == ALIGNMENT else settings.minutes if settings.steps is None else None
+    if way != AUTOENCODER:
+        cost = expected_cost(opened, replace(settings.alignment, clusters=clusters))
+        found["memory_gb"] = round(cost.memory_gb, 1)
+        minutes = None if minutes is None else minutes + cost.minutes
+    return found if minutes is None else {**found, "minutes": max(round(minutes, 1), 0.1)}
 
 
 def _paths(given: PathLike | Sequence[PathLike]) -> list[PathLike]:
     return [given] if isinstance(given, str | Path) else list(given)
 
 
+def _way(by: str | None, known: Labels, model: PathLike | None) -> str:
+    """Alignment, autoencoder or both."""
+    if by is None:
+        return AUTOENCODER if known.names or model is not None else ALIGNMENT
+    if by not in WAYS:
+        raise InputError("--by", f"'{by}' is not known", f"give {', '.join(WAYS)}")
+    if model is not None:
+        raise InputError("--by", "is for fitting, and --model is fitted", "leave it out")
+    if known.names and by != AUTOENCODER:
+        raise InputError("--labels", "are of use to the autoencoder alone", "leave them out, or give --by autoencoder")
+    return by
+
+
 def _settings(
-    settings: ClusterSettings | None, clusters: int | None, known: Labels, box: int, model: PathLike | None
+    settings: ClusterSettings | None, way: str, clusters: int | None, known: Labels, box: int, model: PathLike | None
 ) -> ClusterSettings | None:
-    """Settings of the fit with what the data decide; None where nothing is fitted."""
+    """Settings with what the data decide; None where nothing is fitted."""
     if model is not None:
         return None
     settings = settings or ClusterSettings()
     classes = max(settings.classes, clusters or 0)
     if known.names:  # every label has a class, and no more are sought than asked for
         classes = max(len(known.names), clusters or 0, 2)
+    aligned = replace(settings.alignment, clusters=clusters, working_box=settings.alignment.grid(box))
     working_box = min(settings.working_box or WORKING_BOX, box - box % 2)
+    changed = {"classes": classes, "working_box": working_box, "alignment": asdict(aligned)}
+    if way == BOTH:
+        changed["frame"] = "reference"
     try:
-        return ClusterSettings(**{**settings.model_dump(), "classes": classes, "working_box": working_box})
+        return ClusterSettings(**{**settings.model_dump(), **changed})
     except ValidationError as error:  # right by themselves, they need not fit the boxes of the stores
         raise InputError("settings", str(error.errors()[0]["msg"]), f"the boxes have {box} voxels") from error
 
@@ -201,6 +226,10 @@ def _check(request: Request, count: int, known: Labels) -> None:
     """
     if request.clusters is not None and not 2 <= request.clusters < count:
         raise InputError("--clusters", f"{request.clusters} clusters of {count} particles", "give 2 or more, or auto")
+    if request.by in (ALIGNMENT, BOTH) and request.settings is not None:
+        wanted = request.settings.alignment.first_references(count)
+        if wanted > count:
+            raise InputError("--clusters", f"{count} particles for {wanted} references at first", "ask for fewer")
     if count < 4:
         raise InputError(request.stores[0], f"{count} particles are too few to cluster", "extract more")
     if known.names and request.clusters is not None and request.clusters < len(known.names):
@@ -216,129 +245,74 @@ def _check(request: Request, count: int, known: Labels) -> None:
 
 
 def _prepared(
-    request: Request, stores: list[SubtomogramStore], known: Labels, device: torch.device
+    request: Request, work: _Work, known: Labels
 ) -> tuple[VolumetricFit | None, FittedModel | None, Particles]:
     """A fit ready to run, or a fitted model, and the particles as it sees them."""
     if request.settings is None:
         assert request.model is not None
-        fitted = FittedModel.load(request.model, device)
-        return None, fitted, Particles(stores, matching_standard(stores, fitted.standard))
+        fitted = FittedModel.load(request.model, work.device)
+        return None, fitted, Particles(work.stores, matching_standard(work.stores, fitted.standard))
     assert request.settings.working_box is not None
-    particles = Particles(stores, measure_standard(stores, request.settings.working_box))
+    particles = Particles(work.stores, measure_standard(work.stores, request.settings.working_box))
     if request.settings.frame == "reference" and not particles.posed:
         raise InputError("frame reference", "the stores have no poses", "use frame=particle")
-    return VolumetricFit(particles, request.settings, known, device), None, particles
+    return VolumetricFit(particles, request.settings, known, work.device), None, particles
 
 
-def clustered(embedding: Embedding, clusters: int | None, class_names: tuple[str, ...] = ()) -> Clustering:
-    """Clusters of embedded particles.
-
-    Parameters
-    ----------
-    embedding : Embedding
-    clusters : int, optional
-        How many; None: chosen. Labelled classes are never joined.
-    class_names : tuple of str
-        Of the first classes, where they were labelled.
-
-    Raises
-    ------
-    InputError
-        When the particles use fewer classes than clusters are asked for.
-    """
-    curve = levels(embedding.views)
-    try:
-        level = curve[0] if class_names else choose_level(curve, clusters)
-    except ValueError as error:
-        remedy = "ask for fewer (with --model of this run nothing is fitted again), or fit with more classes"
-        raise InputError("--clusters", str(error), remedy) from error
-    probabilities = level.probabilities(embedding.probabilities)
-    assigned = probabilities.argmax(dim=-1)
-    shares = embedding.probabilities.mean(dim=0).numpy()
-    names = tuple(_name(level, k, class_names, shares) for k in range(level.clusters))
-    comparison = compare(embedding.features, level.clusters, min(MOST_CLUSTERS, len(assigned) - 1))
-    return Clustering(assigned.numpy(), probabilities.numpy(), level, curve, names, comparison)
+# -- the three ways -----------------------------------------------------------------------------------
 
 
-def _name(level: Level, number: int, class_names: tuple[str, ...], shares: NDArray[np.float32]) -> str:
-    """A cluster's label, or its number from 1, which beside labels is said to be none."""
-    # Classes that no particle is of may count with it, so its own is the likeliest.
-    own = int(np.where(level.cluster_of_class == number, shares, -1.0).argmax())
-    if own < len(class_names):
-        return class_names[own]
-    return f"unlabelled {number + 1}" if class_names else str(number + 1)
-
-
-# -- writing --------------------------------------------------------------------------------------
-
-
-def _write(
-    folder: Path, fitted: FittedModel, particles: Particles, embedding: Embedding, clustering: Clustering
+def _by_autoencoder(
+    request: Request, work: _Work, fitting: VolumetricFit | None, fitted: FittedModel | None, particles: Particles
 ) -> None:
-    comparison = clustering.comparison
-    methods = {name.lower().replace(" ", "_").replace("-", ""): found for name, found in comparison.assigned.items()}
-    write_codes(
-        folder / CODES, embedding, particles,
-        cluster=clustering.assigned, cluster_probabilities=clustering.probabilities,
-        plane=comparison.plane, outlier_score=comparison.outlier_score, **methods,
+    if fitting is not None:
+        fitted = fitting.run(request.folder, work.progress, resume=work.resume)
+    assert fitted is not None
+    fitted.save(request.folder)
+    embedding = embed_particles(fitted, particles, device=work.device, progress=work.progress)
+    clustering = clustered(embedding, request.clusters, fitted.class_names)
+    write_clustering(request.folder, particles, clustering, embedding.columns, work.progress, fitted)
+
+
+def _aligned(request: Request, work: _Work) -> AlignedStores:
+    assert request.settings is not None
+    return align_stores(
+        work.stores, request.settings.alignment, request.folder, seed=request.settings.seed, progress=work.progress,
+        resume=work.resume, checkpoint_every_seconds=request.settings.checkpoint_every_seconds, device=work.device,
     )  # fmt: skip
-    averages = _averages(particles, clustering)
-    (folder / "classes").mkdir(exist_ok=True)
-    for stale in (folder / "classes").glob("average_*.mrc"):  # of a run that was resumed with more steps
-        stale.unlink()
-    for number, found in averages.items():
-        write_volume(
-            folder / "classes" / f"average_{number + 1:02d}.mrc", found.volume,
-            voxel_size_angstrom=particles.standard.working_voxel_angstrom, overwrite=True,
-        )  # fmt: skip
-    _write_stars(folder / "particles", particles, clustering)
-    write_text(folder / RESULT, json.dumps(summary(clustering, averages), indent=2) + "\n")
-    write_page(folder / "report.html", ClusterPage(fitted, particles, embedding, clustering, averages))
 
 
-def _averages(particles: Particles, clustering: Clustering) -> dict[int, Average]:
-    """Averages of the clusters by the poses of the stores; none where the stores have no poses."""
-    if not particles.posed:
-        return {}
-    members = [np.flatnonzero(clustering.assigned == k) for k in range(len(clustering.names))]
-    return {k: average(particles, (int(i) for i in found)) for k, found in enumerate(members) if len(found)}
+def _by_alignment(request: Request, work: _Work) -> None:
+    aligned = _aligned(request, work)
+    assert request.settings is not None
+    grid = request.settings.alignment.grid(work.stores[0].box)
+    particles = Particles(work.stores, measure_standard(work.stores, grid - grid % 2), aligned.poses)
+    features = likelihood_features(aligned)
+    clustering = aligned_clustering(aligned, features, seen_again(aligned, particles, work.progress))
+    codes = {
+        "class_probabilities": clustering.probabilities, "features": features.numpy(),
+        "style": np.zeros((len(particles), 0), np.float32),
+    }  # fmt: skip
+    write_clustering(request.folder, particles, clustering, codes, work.progress)
 
 
-def _write_stars(folder: Path, particles: Particles, clustering: Clustering) -> None:
-    """One STAR file for each store: its particle list with class, probability and outlier score."""
-    folder.mkdir(exist_ok=True)
-    best = clustering.probabilities.max(axis=1)
-    start = 0
-    for store in particles.stores:
-        own = slice(start, start + len(store))
-        columns = {
-            "rlnClassNumber": (clustering.assigned[own] + 1).tolist(),
-            PROBABILITY: [f"{p:.4f}" for p in best[own]],
-            OUTLIER: [f"{score:.4f}" for score in clustering.comparison.outlier_score[own]],
-        }
-        listed = store.particles()
-        write_particles(
-            folder / f"{store.path.stem}.star", listed, rows=store.facts.rows, columns=columns, overwrite=True
-        )
-        start += len(store)
+def _by_both(request: Request, work: _Work) -> None:
+    """The autoencoder learns the classes that were found as labels, and makes particles in the frames found.
 
-
-def summary(clustering: Clustering, averages: dict[int, Average]) -> dict[str, Any]:
-    """What ``clusters.json`` holds."""
-    level = clustering.level
-    return {
-        "clusters": level.clusters,
-        "names": list(clustering.names),
-        "sizes": clustering.sizes,
-        "class_to_cluster": level.cluster_of_class.tolist(),
-        "pose_agreement": level.agreement,
-        "pose_agreement_kappa": level.kappa,
-        "curve": [{"clusters": f.clusters, "agreement": f.agreement, "kappa": f.kappa} for f in clustering.curve],
-        "feature_curve": [{"clusters": k, **scores} for k, scores in clustering.comparison.curve.items()],
-        "averages": {str(k + 1): {"particles": a.particles, "fsc": _plain(a.fsc)} for k, a in averages.items()},
-    }
-
-
-def _plain(curve: NDArray[np.float64]) -> list[float | None]:
-    """A curve for JSON, which has no NaN."""
-    return [None if not np.isfinite(value) else round(float(value), 4) for value in curve]
+    So its style need not hold the pose. The clusters stay those of the alignment.
+    """
+    aligned = _aligned(request, work)
+    assert request.settings is not None
+    assert request.settings.working_box is not None
+    standard = measure_standard(work.stores, request.settings.working_box)
+    particles = Particles(work.stores, standard, aligned.poses)
+    found = certain_labels(aligned.alignment.probabilities)
+    settings = request.settings.model_copy(update={"classes": max(2, len(found.names))})
+    fitted = VolumetricFit(particles, settings, found, work.device).run(
+        request.folder, work.progress, resume=work.resume
+    )
+    fitted.save(request.folder)
+    embedding = embed_particles(fitted, particles, device=work.device, progress=work.progress)
+    views = seen_again(aligned, particles, work.progress)
+    clustering = aligned_clustering(aligned, embedding.features, views, classes=settings.classes)
+    write_clustering(request.folder, particles, clustering, embedding.columns, work.progress, fitted)

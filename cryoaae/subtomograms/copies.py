@@ -158,6 +158,7 @@ def turned_particle(
 
 
 def in_reference_frame(particles: Particles, index: int) -> Measured:
-    """A particle turned back by the pose that its store has for it."""
+    """A particle turned, and moved, back by its pose: t(p) = v(c + d + R p), with c the centre of its box."""
     fine = fine_grid(particles.spectrum(index)[None])
-    return turned_particle(fine, particles.wedge(index), particles.rotations[index].T)[0]
+    rotation, shift = particles.pose(index)
+    return turned_particle(fine, particles.wedge(index), rotation.T, -rotation.T @ shift)[0]

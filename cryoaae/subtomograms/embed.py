@@ -59,6 +59,14 @@ class Embedding:
         """Class probabilities, mean over the poses, (n, classes)."""
         return self.views.mean(dim=0)
 
+    @property
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """What ``codes.npz`` holds of it."""
+        return {
+            "class_probabilities": self.probabilities.numpy(), "features": self.features.numpy(),
+            "style": self.style.numpy(), "error": self.error.numpy(),
+        }  # fmt: skip
+
 
 @torch.no_grad()
 def embed_particles(
@@ -111,8 +119,8 @@ def _embedded(
     return torch.stack([class_of(code) for code in codes], dim=1), features.mean(dim=0), codes[0].style, error
 
 
-def write_codes(path: Path, embedding: Embedding, particles: Particles, **columns: NDArray[np.generic]) -> None:
-    """Write codes, and further columns of n rows, as an .npz file of named arrays, atomically.
+def write_codes(path: Path, particles: Particles, **columns: NDArray[np.generic]) -> None:
+    """Write columns of n rows as an .npz file of named arrays, atomically.
 
     Every row says which particle it is by `store` (file name), `index` (in that store) and `row` (in its list).
     """
@@ -122,8 +130,7 @@ def write_codes(path: Path, embedding: Embedding, particles: Particles, **column
         np.savez(
             file, store=np.array([stores[s] for s, _ in places]), index=np.array([i for _, i in places]),
             row=np.array([int(particles.stores[s].facts.rows[i]) for s, i in places]),
-            class_probabilities=embedding.probabilities.numpy(), features=embedding.features.numpy(),
-            style=embedding.style.numpy(), error=embedding.error.numpy(), **columns,  # type: ignore[arg-type]
+            **columns,  # type: ignore[arg-type]
         )  # fmt: skip
 
 
@@ -173,5 +180,5 @@ def embed(
     particles = Particles(stores, matching_standard(stores, fitted.standard))
     with RunFolder.create(folder, "embed", config, inputs=inputs, overwrite=overwrite):
         embedding = embed_particles(fitted, particles, device=chosen, progress=progress)
-        write_codes(folder / CODES, embedding, particles)
+        write_codes(folder / CODES, particles, **embedding.columns)
     return folder

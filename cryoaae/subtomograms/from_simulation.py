@@ -20,6 +20,8 @@ from cryoaae.simulation.dataset import load_species
 from cryoaae.simulation.subtomograms import ImagingSettings, SubtomogramSimulator
 from cryoaae.simulation.tilt_series import AMPLITUDE_CONTRAST, SPHERICAL_ABERRATION_MM, VOLTAGE_KILOVOLT
 
+# Kind of a store whose boxes are cut about the coordinates: the origins say where the particles truly are in them.
+SIMULATION = "simulation"
 COORDINATES = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
 COLUMNS = (
     *COORDINATES, "rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst", "rlnAngleRot", "rlnAngleTilt",
@@ -77,7 +79,7 @@ def simulate_store(
     each = list(counts) * len(species) if len(counts) == 1 else list(counts)
     simulator = SubtomogramSimulator(species, each, settings, seed=seed)
     about: dict[str, Any] = {
-        **asdict(settings), "seed": seed, "counts": {}, "kind": "simulation", "density": "bright",
+        **asdict(settings), "seed": seed, "counts": {}, "kind": SIMULATION, "density": "bright",
         "coordinates": "auto", "classes": {one.name: count for one, count in zip(species, each, strict=True)},
         PROVENANCE: {"paths": [str(path) for path in (*maps, *atoms)], "versions": versions()},
     }  # fmt: skip

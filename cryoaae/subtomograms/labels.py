@@ -17,6 +17,8 @@ from cryoaae.priors.prior import UNLABELLED
 
 # Class names that mean that none is known: RELION writes 0 where it has not classified.
 UNKNOWN = ("", "0", "-1", "nan", "None")
+# Found classes are taken for known where they are at least so probable.
+CERTAIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class Labels:
     def none(cls, count: int) -> Labels:
         """No particle's class is known."""
         return cls(torch.full((count,), UNLABELLED, dtype=torch.long))
+
+
+def certain_labels(probabilities: Tensor) -> Labels:
+    """Classes that were found, as far as they are certain, from their probabilities (n, classes); named from 1."""
+    best, classes = probabilities.max(dim=1)
+    known = torch.where(best >= CERTAIN, classes, UNLABELLED)
+    return Labels(known, tuple(str(k + 1) for k in range(probabilities.shape[1])))
 
 
 def read_labels(paths: Sequence[Path | str], stores: Sequence[SubtomogramStore]) -> Labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +21,20 @@ DEAD_PARTICLES = 2.0
 LEAST_PARTICLES = 0.1
 # Steps from nothing to a reference, poses known.
 STEPS_ANEW = 6
+# Coarse poses of a particle whose neighbours are searched.
+KEPT = 8
+# Names of the tensors that say what a mixture is.
+STATE = ("grid", "power", "log_proportions", "noise_power", "signal_power")
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Both grids, and which fine rotations lie about each coarse one."""
+    """Both grids, which fine rotations lie about each coarse one, and how far apart these are."""
 
     coarse: SearchGrid
     fine: SearchGrid
     children: Tensor
+    step_deg: float
 
 
 @dataclass
@@ -76,6 +82,22 @@ class Mixture:
         mixture.references = seeds
         mixture.log_proportions = torch.full((count,), 1 / count, device=device).log()
         return mixture
+
+    @classmethod
+    def of_state(cls, particles: BandedParticles, state: dict[str, Any]) -> Mixture:
+        """Build from what `state` gave."""
+        device = particles.coefficients.device
+        grid, power, proportions, noise, signal = (state[name].to(device) for name in STATE)
+        references = References(particles.band, len(grid), signal, device)
+        references.grid, references.power = grid, power
+        return cls(particles, references, proportions, noise, signal, list(state["history"]))
+
+    def state(self) -> dict[str, Any]:
+        """All but the particles, as tensors and plain data."""
+        found = (
+            self.references.grid, self.references.power, self.log_proportions, self.noise_power, self.signal_power
+        )
+        return {**dict(zip(STATE, found, strict=True)), "history": list(self.history)}
 
     def _unexplained(self, gain: Tensor, count: int, coefficients: int, generator: torch.Generator) -> list[int]:
         """Draw particles with odds of the power, over that of the noise, that their likeliest pose leaves.
@@ -129,20 +151,18 @@ class Mixture:
             proportions[dead] = 1 / len(proportions)
             self.log_proportions = (proportions / proportions.sum()).log()
 
-    def run(self, stages: Stages, iterations: int, progress: Progress) -> None:
-        """Fine iterations: coarse search for candidates, then their neighbours with the whole band."""
-        for _ in range(iterations):
-            progress.check()
-            poses, turned = self.fine_poses(stages)
-            self.note(poses, 1.0, stages.fine.count)
-            self._maximise(poses, turned, stages.fine)
-            progress.advance(1, log_likelihood=self.history[-1])
+    def iterate_fine(self, stages: Stages) -> None:
+        """One iteration over the whole band: coarse search for candidates, then their neighbours."""
+        poses, turned, _ = self.fine_poses(stages)
+        self.note(poses, 1.0, stages.fine.count)
+        self._maximise(poses, turned, stages.fine)
 
-    def fine_poses(self, stages: Stages) -> tuple[Poses, Tensor]:
-        """Poses on the fine grid, and the references turned by its rotations."""
+    def fine_poses(self, stages: Stages) -> tuple[Poses, Tensor, Poses]:
+        """Poses on the fine grid, the references turned by its rotations, and the poses of the coarse search."""
         coarse, fine = stages.coarse, stages.fine
         first = search(
-            self.particles, self.references.turned(coarse.turns), coarse, self.noise_power, self.log_proportions, keep=8
+            self.particles, self.references.turned(coarse.turns), coarse, self.noise_power, self.log_proportions,
+            keep=KEPT,
         )
         which, rotation = first.cell // len(coarse.rotations), first.cell % len(coarse.rotations)
         candidates = which[..., None] * len(fine.rotations) + stages.children[rotation]
@@ -150,7 +170,7 @@ class Mixture:
         poses = refine(
             self.particles, turned, fine, self.noise_power, self.log_proportions, candidates.flatten(1)
         )
-        return poses, turned
+        return poses, turned, first
 
     def note(self, poses: Poses, temperature: float, count: int) -> None:
         """Log-likelihood of the first coefficients: the ratio over noise alone, and noise alone."""

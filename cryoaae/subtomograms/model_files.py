@@ -25,6 +25,8 @@ from cryoaae.subtomograms.settings import ClusterSettings, Component
 from cryoaae.subtomograms.standard import Standard, band, sphere
 
 KIND, WEIGHTS = "volumetric", "model.safetensors"
+# What every finished clustering has beside it.
+FOUND = "clusters.json"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class FittedModel:
         """
         path = Path(path)
         file = path / WEIGHTS if path.is_dir() else path
+        if path.is_dir() and not file.exists() and (path / FOUND).exists():
+            raise InputError(path, "was clustered by alignment, which fits no model", "cluster again with --by both")
         weights, facts = load_weights(file)
         if facts.get("kind") != KIND:
             raise InputError(file, "is no model of subtomograms", "give the run folder of cryoaae cluster")

@@ -8,80 +8,36 @@ references (`references`). Proportions are learned, so that classes need not be 
 2. Coarse: low frequencies, a coarse grid of rotations, temperature falling to 1; more references than classes.
 3. Fine: the whole band and the fine grid, near the likeliest coarse poses only.
 4. Merge: references that explain each other's particles as well as their own, judged on held-out halves, become one
-   (`merging`), until as many are left as asked for; then fine again.
+   (`merging`), until as many are left as asked for, or as are told apart; then fine again.
+
+Each of these is done task by task, and between two tasks everything needed to go on is in `Aligner.state`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cryoaae.errors import InputError
 from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.subtomograms.alignment_settings import AlignmentSettings
 from cryoaae.subtomograms.band import BandedParticles
+from cryoaae.subtomograms.effort import Effort
 from cryoaae.subtomograms.held_out import held_out_evidence
-from cryoaae.subtomograms.merging import merged
+from cryoaae.subtomograms.merging import merged, told_apart
 from cryoaae.subtomograms.mixture import Mixture, Stages
-from cryoaae.subtomograms.pose_search import SearchGrid, shift_grid
+from cryoaae.subtomograms.pose_refinement import refined_poses
+from cryoaae.subtomograms.pose_search import COARSE_SHIFT, FINE_SHIFT, SearchGrid, shift_grid
 from cryoaae.subtomograms.references import References
-from cryoaae.subtomograms.rotation_grid import nearest_rotations, rotation_grid
+from cryoaae.subtomograms.rotation_grid import nearest_rotations, neighbours, rotation_grid
 
 # The last iterations of the coarse search sow nothing and have temperature 1.
 SETTLING = 3
-
-
-@dataclass(frozen=True)
-class AlignmentSettings:
-    """How particles are classified and aligned.
-
-    Parameters
-    ----------
-    clusters : int
-        Classes asked for.
-    over : float
-        So many times more references at first; those that are one structure are merged.
-    coarse_freq : float
-        Highest frequency of the coarse search, cycles a voxel; the fine one uses the whole band.
-    coarse_step_deg, fine_step_deg : float
-        Distance of neighbouring rotations.
-    shift_voxels : float
-        Furthest shift searched; a seed that is off the centre needs more than the particles' own.
-    coarse_iterations, fine_iterations, final_iterations : int
-        The last after merging.
-    temperature : float
-        At the start of the coarse search.
-    starts : int
-        Coarse searches from different seeds, of which the likeliest goes on.
-    """
-
-    clusters: int = 8
-    over: float = 2.0
-    coarse_freq: float = 0.16
-    coarse_step_deg: float = 24.0
-    fine_step_deg: float = 15.0
-    shift_voxels: float = 3.0
-    coarse_iterations: int = 10
-    fine_iterations: int = 4
-    final_iterations: int = 4
-    temperature: float = 4.0
-    starts: int = 1
-
-    def __post_init__(self) -> None:
-        rules = [
-            ("clusters", self.clusters >= 1, self.clusters, "give 1 or more"),
-            ("over", self.over >= 1, self.over, "give 1 or more"),
-            ("temperature", self.temperature >= 1, self.temperature, "give 1 or more"),
-            ("starts", self.starts >= 1, self.starts, "give 1 or more"),
-            ("coarse_iterations", self.coarse_iterations >= 1, self.coarse_iterations, "give 1 or more"),
-            ("coarse_freq", 0 < self.coarse_freq < 0.5, self.coarse_freq, "give cycles a voxel, below 0.5"),
-            ("fine_step_deg", 5 <= self.fine_step_deg <= self.coarse_step_deg, self.fine_step_deg,
-             "give 5 degrees or more, up to coarse_step_deg"),
-        ]
-        for option, good, value, remedy in rules:
-            if not good:
-                raise InputError(option, f"'{value}' cannot be used", remedy)
+SEED, COARSE, CHOOSE, FINE, MERGE, FINAL = "seed", "coarse", "choose", "fine", "merge", "final"
 
 
 @dataclass(frozen=True)
@@ -101,9 +57,13 @@ class Alignment:
     proportions : (k,)
     log_likelihood : tuple of float
         Of a particle, at each iteration; temperature, coefficients and grid differ between the stages.
-    merge_losses : tuple of float
-        Log-likelihood of all particles lost at each merge, judged on held-out halves; a leap is where what differs was
-        joined.
+    merge_shares : tuple of float
+        Share of what two references explain that is lost by one for both, pair by pair down to a single class,
+        judged on held-out halves (`merging.told_apart`); a leap is where what differs is joined.
+    evidence : (n, k)
+        Log-likelihood of each particle under each class, over all poses of the coarse search, over that of none.
+    explained : float
+        Mean log-likelihood of a particle under its class made of the half that it is not in, over that of none.
     """
 
     classes: Tensor
@@ -113,7 +73,9 @@ class Alignment:
     references: Tensor
     proportions: Tensor
     log_likelihood: tuple[float, ...]
-    merge_losses: tuple[float, ...]
+    merge_shares: tuple[float, ...]
+    evidence: Tensor
+    explained: float = 0.0
 
 
 def align(
@@ -136,24 +98,128 @@ def align(
     Raises
     ------
     InputError
-        For fewer particles than classes.
+        For fewer particles than references.
     """
-    settings, progress = settings or AlignmentSettings(), progress or NullProgress()
-    count = round(settings.over * settings.clusters)
-    if len(particles) < count:
-        raise InputError("particles", f"{len(particles)} for {count} references", "ask for fewer clusters")
-    stages = search_stages(particles, settings)
-    iterations = settings.starts * settings.coarse_iterations + settings.fine_iterations + settings.final_iterations
-    progress.start("aligning", iterations, "iterations")
-    try:
-        starts = [_coarse(particles, stages, settings, count, generator, progress) for _ in range(settings.starts)]
-        mixture = max(starts, key=lambda one: one.history[-1])
-        mixture.run(stages, settings.fine_iterations, progress)
-        losses = _merge(mixture, stages, settings.clusters, progress)
-        mixture.run(stages, settings.final_iterations, progress)
-        return _result(mixture, stages, losses)
-    finally:
-        progress.finish()
+    return Aligner(particles, settings or AlignmentSettings(), generator).run(progress or NullProgress())
+
+
+class Aligner:
+    """An alignment that can be stopped between two of its tasks, and gone on with.
+
+    Parameters
+    ----------
+    particles : BandedParticles
+    settings : AlignmentSettings
+    generator : torch.Generator
+        On the CPU.
+
+    Raises
+    ------
+    InputError
+        For fewer particles than references.
+    """
+
+    def __init__(self, particles: BandedParticles, settings: AlignmentSettings, generator: torch.Generator) -> None:
+        self.particles, self.settings, self.generator = particles, settings, generator
+        self.count = settings.first_references(len(particles))
+        if len(particles) < self.count:
+            raise InputError("particles", f"{len(particles)} for {self.count} references", "ask for fewer clusters")
+        self.stages = search_stages(particles, settings)
+        self.tasks = tasks(settings)
+        self.done = 0
+        self.mixture: Mixture | None = None
+        self.best: Mixture | None = None
+        self.shares: tuple[float, ...] = ()
+        self.explained = 0.0
+        self._drawn = generator.get_state()
+
+    def run(self, progress: Progress, after_task: Callable[[], None] = lambda: None) -> Alignment:
+        """Do the tasks that are left; `after_task` is called after each, for checkpoints.
+
+        Raises
+        ------
+        InterruptedRunError
+            `state` is then that after the last whole task.
+        """
+        effort = Effort.expected(len(self.particles), self.particles.band, self.settings)
+        left = self.tasks[self.done :]
+        progress.start("aligning", sum(effort.of_task(name) for name, _ in left) + effort.of_task(FINE), "operation")
+        try:
+            for name, number in left:
+                progress.check()
+                self._do(name, number, progress)
+                self.done += 1
+                self._drawn = self.generator.get_state()
+                assert self.mixture is not None
+                facts = {"log_likelihood": self.mixture.history[-1]} if self.mixture.history else {}
+                progress.advance(effort.of_task(name), **facts)
+                after_task()
+            assert self.mixture is not None
+            return replace(_result(self.mixture, self.stages, self.shares, progress), explained=self.explained)
+        finally:
+            progress.finish()
+
+    def _do(self, name: str, number: int, progress: Progress) -> None:
+        if name == SEED:
+            self.mixture = Mixture.seeded(self.particles, self.count, self.stages.coarse, self.generator, progress)
+            return
+        assert self.mixture is not None
+        if name == COARSE:
+            annealed = max(1, self.settings.coarse_iterations - SETTLING)
+            temperature = self.settings.temperature ** max(0.0, 1 - number / annealed)
+            self.mixture.iterate_coarse(
+                self.stages.coarse, temperature, self.generator if number < annealed else None
+            )
+        elif name == CHOOSE:
+            if self.best is None or self.mixture.history[-1] > self.best.history[-1]:
+                self.best = self.mixture
+            if number == self.settings.starts - 1:
+                self.mixture, self.best = self.best, None
+        elif name == MERGE:
+            self._merge(self.mixture, progress)
+        else:
+            self.mixture.iterate_fine(self.stages)
+
+    def _merge(self, mixture: Mixture, progress: Progress) -> None:
+        """Leave as many as were asked for, or as are told apart, of the references that are alive."""
+        alive, wanted = mixture.alive(), self.settings.clusters
+        evidence = held_out_evidence(mixture, self.stages, alive, progress)
+        groups, shares = told_apart(evidence)
+        self.shares, self.explained = tuple(shares), evidence.explained
+        if wanted is not None:
+            groups = merged(evidence, wanted)[0]
+        mixture.keep([alive[group] for group in groups])
+
+    def class_probabilities(self, particles: BandedParticles) -> Tensor:
+        """Probabilities (n, k) of the classes for particles of the same band and noise, in any pose."""
+        assert self.mixture is not None
+        poses = replace(self.mixture, particles=particles, history=[]).fine_poses(self.stages)[0]
+        return torch.softmax(poses.class_log_weight, dim=1)
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on after the last whole task, as tensors and plain data."""
+        return {
+            "done": self.done, "shares": list(self.shares), "explained": self.explained, "generator": self._drawn,
+            "mixture": self.mixture and self.mixture.state(), "best": self.best and self.best.state(),
+        }  # fmt: skip
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.done, self.shares, self._drawn = int(state["done"]), tuple(state["shares"]), state["generator"]
+        self.explained = float(state["explained"])
+        self.generator.set_state(self._drawn)
+        self.mixture, self.best = (
+            None if state[name] is None else Mixture.of_state(self.particles, state[name])
+            for name in ("mixture", "best")
+        )
+
+
+def tasks(settings: AlignmentSettings) -> list[tuple[str, int]]:
+    """What an alignment does, in order: names, and numbers of iterations (or of starts, where one is chosen)."""
+    coarse = [(COARSE, i) for i in range(settings.coarse_iterations)]
+    starts = [task for start in range(settings.starts) for task in ((SEED, start), *coarse, (CHOOSE, start))]
+    fine = [(FINE, i) for i in range(settings.fine_iterations)]
+    return [*starts, *fine, (MERGE, 0), *((FINAL, i) for i in range(settings.final_iterations))]
 
 
 def search_stages(particles: BandedParticles, settings: AlignmentSettings) -> Stages:
@@ -167,56 +233,27 @@ def search_stages(particles: BandedParticles, settings: AlignmentSettings) -> St
         phases = particles.band.shift_phases(shifts)[:, :count]
         return SearchGrid(rotations, turner.turns(rotations, count), shifts, phases)
 
-    coarse = grid(settings.coarse_step_deg, particles.band.count_up_to(settings.coarse_freq), 1.5)
-    fine = grid(settings.fine_step_deg, len(particles.band), 1.0)
-    # Twice as many as fall to each on average: neighbourhoods overlap.
-    near = max(4, 2 * round(len(fine.rotations) / len(coarse.rotations)))
-    return Stages(coarse, fine, nearest_rotations(coarse.rotations, fine.rotations, near))
+    coarse = grid(settings.coarse_step_deg, particles.band.count_up_to(settings.coarse_freq), COARSE_SHIFT)
+    fine = grid(settings.fine_step_deg, len(particles.band), FINE_SHIFT)
+    near = neighbours(settings.coarse_step_deg, settings.fine_step_deg)
+    return Stages(coarse, fine, nearest_rotations(coarse.rotations, fine.rotations, near), settings.fine_step_deg)
 
 
-def _coarse(
-    particles: BandedParticles,
-    stages: Stages,
-    settings: AlignmentSettings,
-    count: int,
-    generator: torch.Generator,
-    progress: Progress,
-) -> Mixture:
-    mixture = Mixture.seeded(particles, count, stages.coarse, generator, progress)
-    annealed = max(1, settings.coarse_iterations - SETTLING)
-    for i in range(settings.coarse_iterations):
-        progress.check()
-        early = i < annealed
-        mixture.iterate_coarse(
-            stages.coarse, settings.temperature ** max(0.0, 1 - i / annealed), generator if early else None
-        )
-        progress.advance(1, log_likelihood=mixture.history[-1])
-    return mixture
-
-
-def _merge(mixture: Mixture, stages: Stages, clusters: int, progress: Progress) -> list[float]:
-    """Leave `clusters` of the references that are alive, at most; give the loss of each merge."""
-    alive = mixture.alive()
-    if len(alive) <= clusters:
-        mixture.keep(list(alive.split(1)))
-        return []
-    groups, losses = merged(held_out_evidence(mixture, stages, alive, progress), clusters)
-    mixture.keep([alive[group] for group in groups])
-    return losses
-
-
-def _result(mixture: Mixture, stages: Stages, losses: list[float]) -> Alignment:
-    """A last E-step, and everything as the caller wants it."""
-    poses, _ = mixture.fine_poses(stages)
+def _result(mixture: Mixture, stages: Stages, shares: tuple[float, ...], progress: Progress) -> Alignment:
+    """A last E-step, poses between those of the grid, and everything as the caller wants it."""
+    poses, _, coarse = mixture.fine_poses(stages)
     mixture.note(poses, 1.0, stages.fine.count)
     probabilities = torch.softmax(poses.class_log_weight, dim=1)
-    rotations = len(stages.fine.rotations)
+    fine, rotations = stages.fine, len(stages.fine.rotations)
     # The likeliest pose in the likeliest class, which need not hold the likeliest pose of all.
     of_class = poses.cell // rotations == probabilities.argmax(dim=1, keepdim=True)
     place = torch.where(of_class, poses.log_weight, -torch.inf).argmax(dim=1, keepdim=True)
     cell, shift = poses.cell.gather(1, place)[:, 0], poses.shift.gather(1, place)[:, 0]
+    turned, moved = refined_poses(
+        mixture.particles, mixture.references, mixture.noise_power, cell // rotations, fine.rotations[cell % rotations],
+        fine.shifts_zyx[shift], step_deg=stages.step_deg, step_voxels=FINE_SHIFT, progress=progress,
+    )  # fmt: skip
     return Alignment(
-        cell // rotations, probabilities, stages.fine.rotations[cell % rotations],
-        stages.fine.shifts_zyx[shift], mixture.references.volumes(), mixture.log_proportions.exp(),
-        tuple(mixture.history), tuple(losses),
+        cell // rotations, probabilities, turned, moved, mixture.references.volumes(), mixture.log_proportions.exp(),
+        tuple(mixture.history), shares, coarse.class_log_weight - mixture.log_proportions,
     )  # fmt: skip

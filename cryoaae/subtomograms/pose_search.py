@@ -24,6 +24,8 @@ from cryoaae.subtomograms.references import Turns
 
 # Numbers in the largest matrix of scores.
 CHUNK = 2**25
+# Distance of neighbouring shifts in the coarse search and in the fine one, voxels.
+COARSE_SHIFT, FINE_SHIFT = 1.5, 1.0
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,17 @@ class References:
             out[:, part] = torch.view_as_complex(pairs).permute(2, 0, 1)
         return out
 
+    def turned_each(self, which: Tensor, rotations: Tensor) -> Tensor:
+        """Reference `which` (n,) under rotations of its own (n, m, 3, 3), over the whole band: (n, m, q) complex."""
+        n, m = rotations.shape[:2]
+        turns = self.turns(rotations.reshape(-1, 3, 3), len(self.band))
+        index = turns.index.reshape(n, -1).long() + which[:, None] * self.size**3
+        rows = torch.view_as_real(self.grid).reshape(-1, 2)
+        values = torch.nn.functional.embedding_bag(
+            index.reshape(-1, 8), rows, per_sample_weights=turns.share.reshape(-1, 8), mode="sum"
+        )
+        return torch.view_as_complex(values).reshape(n, m, -1)
+
     def ascend(self, which: int, turns: Turns, residual: Tensor, weight: Tensor) -> None:
         """Take one step of a reference, in place.
 

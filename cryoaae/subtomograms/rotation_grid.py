@@ -20,9 +20,14 @@ from torch import Tensor
 PHI, PSI = math.sqrt(2.0), 1.533751168755204288118041
 
 
+def rotation_count(step_deg: float) -> int:
+    """How many rotations stand about `step_deg` apart: 4,400 at 15 degrees."""
+    return max(1, round(8 * math.pi**2 / math.radians(step_deg) ** 3))
+
+
 def rotation_grid(step_deg: float) -> Tensor:
-    """Rotations (n, 3, 3) float32 about `step_deg` apart: 4,400 at 15 degrees."""
-    count = max(1, round(8 * math.pi**2 / math.radians(step_deg) ** 3))
+    """Rotations (n, 3, 3) float32 about `step_deg` apart."""
+    count = rotation_count(step_deg)
     s = np.arange(count) + 0.5
     r, other = np.sqrt(s / count), np.sqrt(1 - s / count)
     a, b = 2 * math.pi * s / PHI, 2 * math.pi * s / PSI
@@ -34,6 +39,11 @@ def angles_between_deg(first: Tensor, second: Tensor) -> Tensor:
     """Angle of the rotation that takes one of `first` (..., 3, 3) to one of `second` (..., 3, 3), degrees."""
     trace = (first.double() * second.double()).sum(dim=(-2, -1))
     return torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1)))
+
+
+def neighbours(coarse_step_deg: float, fine_step_deg: float) -> int:
+    """How many fine rotations are searched about a coarse one: twice those that fall to it, for they overlap."""
+    return max(4, 2 * round(rotation_count(fine_step_deg) / rotation_count(coarse_step_deg)))
 
 
 def nearest_rotations(coarse: Tensor, fine: Tensor, count: int) -> Tensor:

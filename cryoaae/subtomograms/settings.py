@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cryoaae.subtomograms.alignment_settings import AlignmentSettings
+
 Whole = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -49,6 +51,8 @@ class ClusterSettings(BaseModel):
     evaluations : int
         Readings over the budget.
     checkpoint_every_seconds : float
+    alignment : AlignmentSettings
+        Of the multi-reference alignment, where particles are aligned.
     seed : int
 
     Raises
@@ -91,6 +95,7 @@ class ClusterSettings(BaseModel):
     minutes: Annotated[float, Field(gt=0)] | None = 20.0
     evaluations: Whole = 20
     checkpoint_every_seconds: Weight = 60.0
+    alignment: AlignmentSettings = Field(default_factory=AlignmentSettings)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")

@@ -115,6 +115,33 @@ class Standard:
         return cls(facts["box"], facts["working_box"], facts["voxel_size_angstrom"], Spectra(signal, noise))
 
 
+@dataclass(frozen=True)
+class ParticlePoses:
+    """How n particles lie: turned from their reference, and moved from the centre of their box.
+
+    Parameters
+    ----------
+    rotations : (n, 3, 3) float32
+        On (z, y, x) vectors; each turns the reference onto the particle.
+    shifts_zyx : (n, 3) float32
+        From the centre of the box to the particle, voxels of the store.
+    """
+
+    rotations: Tensor
+    shifts_zyx: Tensor
+
+    @classmethod
+    def of_stores(cls, stores: Sequence[SubtomogramStore]) -> ParticlePoses:
+        """As the particle lists had it: boxes are cut about the particles, so nothing is moved."""
+        rotations = torch.from_numpy(np.concatenate([store.facts.rotations for store in stores])).float()
+        return cls(rotations, torch.zeros(len(rotations), 3))
+
+    @property
+    def differ(self) -> bool:
+        """Whether they are poses at all: lists without angles give every particle of a store the same."""
+        return bool((self.rotations - self.rotations[:1]).abs().max() > SAME_POSE)
+
+
 class Particles:
     """The particles of one or more stores, standardised one at a time; voxels stay on disk.
 
@@ -123,15 +150,19 @@ class Particles:
     stores : sequence of SubtomogramStore
         Of one box and voxel size.
     standard : Standard
+    poses : ParticlePoses, optional
+        Found ones; by default those of the stores. `found` says which.
     """
 
-    def __init__(self, stores: Sequence[SubtomogramStore], standard: Standard) -> None:
+    def __init__(
+        self, stores: Sequence[SubtomogramStore], standard: Standard, poses: ParticlePoses | None = None
+    ) -> None:
         self.stores, self.standard = list(stores), standard
-        self.wedges, self.wedge_index = _wedges(self.stores)
+        self.wedges, self.wedge_index = distinct_wedges(self.stores)
         self._starts = np.cumsum([0, *(len(store) for store in self.stores)])
         self._factor = standard.whitening() * band(standard.working_box)
-        # Reference onto particle, on (z, y, x), as the stores have it; (n, 3, 3).
-        self.rotations = torch.from_numpy(np.concatenate([s.facts.rotations for s in self.stores])).float()
+        self.found = poses is not None
+        self.poses = poses or ParticlePoses.of_stores(self.stores)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -143,9 +174,13 @@ class Particles:
 
     @property
     def posed(self) -> bool:
-        """Whether all stores come with poses: lists without angles give every particle the same."""
-        turns = [store.facts.rotations for store in self.stores]
-        return all(bool(np.abs(r - r[:1]).max() > SAME_POSE) for r in turns)
+        """Whether poses are known: found, or in the lists of all stores."""
+        return self.found or all(ParticlePoses.of_stores([store]).differ for store in self.stores)
+
+    def pose(self, index: int) -> tuple[Tensor, Tensor]:
+        """Rotation (3, 3) of a particle from its reference, and its shift (3,) in voxels of the working grid."""
+        shift = self.poses.shifts_zyx[index] * (self.box / self.standard.box)
+        return self.poses.rotations[index], shift
 
     def place(self, index: int) -> tuple[int, int]:
         """Store and index in it of a particle."""
@@ -166,7 +201,7 @@ class Particles:
         return _levelled(self.stores[store].volume(i), self.support(index)) * self._factor
 
 
-def _wedges(stores: Sequence[SubtomogramStore]) -> tuple[list[MissingWedge], np.ndarray]:
+def distinct_wedges(stores: Sequence[SubtomogramStore]) -> tuple[list[MissingWedge], np.ndarray]:
     """Distinct wedges of all stores, and which is each particle's."""
     distinct = {wedge: i for i, wedge in enumerate(dict.fromkeys(w for s in stores for w in s.facts.wedges))}
     index = [np.array([distinct[w] for w in s.facts.wedges])[s.facts.wedge_index] for s in stores]
@@ -240,7 +275,7 @@ def measure_standard(stores: Sequence[SubtomogramStore], working_box: int) -> St
     box, shells = working_box, working_box // 2
     index = shell_index((box,) * 3, shells)
     outside, weight = 1 - sphere(box), multiplicity((box,) * 3)
-    wedges, wedge_index = _wedges(stores)
+    wedges, wedge_index = distinct_wedges(stores)
     places = [(store, i) for store in stores for i in range(len(store))]
     noise, passed, total, count = (torch.zeros(shells, dtype=torch.float64) for _ in range(4))
     # What unit noise leaves in the measurement, by the wedge, which many particles share.

@@ -30,6 +30,7 @@ WANTED = {
     | {"--sampler", "--modes", "--keep-draws", "--turns"},
     "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg"},
     "evaluate": OF_WORK | {"-o", "--even", "--odd", "--tilts", "--truth", "--baselines"},
+    "energy": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--turns", "--step"},
     "extract": OF_OUTPUT | {"--particles", "--box", "--pick", "--border", "--density", "--resume", "--tilts"},
     "cluster": OF_OUTPUT
     | {"--seed", "--device", "--clusters", "--labels", "--model", "--steps", "--minutes", "--resume", "--set"},

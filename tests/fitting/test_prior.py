@@ -1,4 +1,4 @@
-"""Fitting with a prior: the referee leans on the data, resumes with the run, and ends one that is lost."""
+"""Fitting with a prior: it leans on the data, resumes with the run; a referee that is lost ends it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.io.mrc import write_volume
 from cryoaae.io.project import Tomogram
+from cryoaae.matching import transport
+from cryoaae.matching.frozen import load_energy
 from cryoaae.matching.referee import PATIENCE, Referee
 from cryoaae.models.adversarial_prior import AdversarialPrior
 from cryoaae.models.restorer import Restorer
+from cryoaae.models.transport_prior import TransportPrior
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
@@ -32,6 +35,14 @@ SMALL = FitSettings(
     minutes=None, steps=6, warm_up_steps=2, evaluations=2, held_out_fraction=0.1, refills=0, presence=False,
     prior="adversarial",
 )  # fmt: skip
+
+TRANSPORT = replace(SMALL, prior="transport", prior_bank=128)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memory that counts from the second step on."""
+    monkeypatch.setattr(transport, "LEAST", 8)
 
 
 def tomogram(*, single: bool = False) -> Tomogram:
@@ -62,9 +73,18 @@ def go(done: Loop, until: int | None = None) -> None:
         return
 
 
-@pytest.mark.parametrize("spectral", [False, True])
-def test_resume_is_bit_identical_with_the_referee_in_it(spectral: bool, tmp_path: Path) -> None:
-    settings = replace(SMALL, prior_spectral=spectral)
+@pytest.mark.parametrize(
+    ("settings", "moving"),
+    [
+        (SMALL, "referee"),
+        (replace(SMALL, prior_spectral=True), "referee"),
+        (TRANSPORT, "transport"),
+        (replace(TRANSPORT, prior_divergence="sliced"), "transport"),
+    ],
+    ids=["referee", "spectral", "sinkhorn", "sliced"],
+)
+@pytest.mark.usefixtures("soon")
+def test_resume_is_bit_identical_with_the_prior_in_it(settings: FitSettings, moving: str, tmp_path: Path) -> None:
     whole, broken, resumed = (loop(settings, tmp_path) for _ in range(3))
     start = {name: value.clone() for name, value in whole.model.state_dict().items()}
     go(whole)
@@ -75,32 +95,45 @@ def test_resume_is_bit_identical_with_the_referee_in_it(spectral: bool, tmp_path
     one, other = whole.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
     moved = {name.split(".")[0] for name in one if not torch.equal(one[name], start[name])}
-    assert moved == {"restorer", "referee"}
+    assert moved == {"restorer", moving}
+    if moving == "transport":
+        assert whole.model.transport.ready, "it had an energy"
+        assert broken.model.transport.ready, "before it was stopped"
 
 
 def test_without_a_prior_nothing_of_it_is_made(tmp_path: Path) -> None:
     plain = loop(replace(SMALL, prior="none"), tmp_path)
     assert [phase.name for phase in plain.phases] == ["pairs"]
     assert plain.figures() == {}
-    assert not any(name.startswith("referee") for name in plain.model.state_dict())
+    assert not any(name.startswith(("referee", "transport")) for name in plain.model.state_dict())
 
 
-def test_the_energys_gradient_is_its_own_and_no_more_than_its_share(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [SMALL, TRANSPORT], ids=["adversarial", "transport"])
+@pytest.mark.usefixtures("soon")
+def test_the_energys_gradient_is_its_own_and_no_more_than_its_share(settings: FitSettings, tmp_path: Path) -> None:
     """Against the plain backward pass, without the cap and with it."""
-    made = loop(SMALL, tmp_path)
+    made = loop(settings, tmp_path)
     model = made.model
-    assert isinstance(model, AdversarialPrior)
     made.feed.prepare(0, 0.0, made.average)
     torch.nn.init.normal_(model.restorer.network.last.weight, std=0.1)
     batch = made.feed.batch()
     head = model.restorer.network.last.weight
+    if isinstance(model, TransportPrior):
+        model._restorer_losses(made.feed.batch())  # something to remember
+        model.transport.remember = lambda *_: None  # type: ignore[method-assign]
+        assert model.transport.ready
+
+    def energy(again: torch.Tensor) -> torch.Tensor:
+        if isinstance(model, AdversarialPrior):
+            return model.referee.energy(again)
+        return model.transport.energy(model.transport.features(again))
 
     def slope(term: torch.Tensor) -> torch.Tensor:
         return torch.autograd.grad(term, head)[0]
 
     model.weight, model.share = 0.7, math.inf
     terms = model._restorer_losses(batch)
-    plain = model.referee.energy(model.microscope(model.restorer(batch.blocks), batch.draw))
+    plain = energy(model.microscope(model.restorer(batch.blocks), batch.draw))
     assert float(terms["energy"].detach()) == pytest.approx(0.7 * float(plain.detach()), rel=1e-5)
     assert torch.allclose(slope(terms["energy"]), 0.7 * slope(plain), rtol=1e-3, atol=1e-7)
     model.weight, model.share = 1e6, 0.1
@@ -150,6 +183,9 @@ def test_single_volumes_and_unknown_priors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="single volume"):
         fit(tmp_path / "single.mrc", tmp_path / "run", tilt_range=(-60.0, 60.0), settings=SMALL, device="cpu")
     assert not (tmp_path / "run").exists(), "a bad input costs nothing"
+    assert load_fit_config(prior="cryogen2") == load_fit_config(prior="transport")
+    with pytest.raises(InputError, match="prior_divergence"):
+        load_fit_config(prior="transport", overrides=["prior_divergence=sinkhron"])
     for made in (load_fit_config, FitSettings):
         with pytest.raises(InputError, match="prior"):
             made(prior="adversary")
@@ -163,14 +199,29 @@ def test_patches_of_a_prior_fit_into_turned_blocks() -> None:
         assert 8 <= patch <= size / math.sqrt(3)
 
 
-def fit_halves(folder: Path) -> Path:
+def fit_halves(folder: Path, settings: FitSettings = SMALL) -> Path:
     """From files to a run folder."""
     for name, volume in zip(("even", "odd"), tomogram().volumes, strict=True):
         write_volume(folder / f"{name}.mrc", volume.numpy(), voxel_size_angstrom=10.0)
     return fit(
         [], folder / "run", even=folder / "even.mrc", odd=folder / "odd.mrc", tilt_range=(-60.0, 60.0),
-        settings=SMALL, device="cpu",
+        settings=settings, device="cpu",
     )  # fmt: skip
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_run_with_transport_writes_its_record_and_its_energy(tmp_path: Path) -> None:
+    run_folder = fit_halves(tmp_path, TRANSPORT)
+    with (run_folder / "metrics.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["divergence"]) > 0
+    assert float(last["floor"]) > 0
+    assert 0 < float(last["gradient_share"]) <= TRANSPORT.prior_share
+    matcher, spec = load_energy(run_folder)
+    kept = load_latest(run_folder / "checkpoints")["model"]
+    assert spec["kind"] == "transport"
+    assert spec["patch"] == TRANSPORT.prior_patch
+    assert all(torch.equal(value, kept[f"transport.{name}"]) for name, value in matcher.state_dict().items())
 
 
 def test_a_run_with_a_prior_writes_its_record_and_a_restorer_that_loads(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from cryoaae.fitting import scene_feed
 from cryoaae.fitting.scene_feed import Mixed, SceneFeed, draw_transfer, mix
 from cryoaae.models.general_fitting import GeneralFitting, squared_error
+from cryoaae.nets.presence import STRUCTURE
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.imaging import CONDITIONS
 from cryoaae.physics.fourier import radius, rfft
@@ -33,7 +34,7 @@ def made_scene(seed: int) -> Scene:
 
 
 def mixed(scene: Scene, seed: int, *, structure: bool = True) -> Mixed:
-    return mix(scene, seed=seed, patch=PATCH, hidden_weight=2.0, device=CPU, always_structure=structure)
+    return mix(scene, seed=seed, patch=PATCH, hidden_weight=2.0, device=CPU, case=STRUCTURE if structure else None)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from cryoaae.errors import InputError
 from cryoaae.models.general import BUNDLED, GeneralRestorer, GeneralSpec, load_any, quarter_turns
 from cryoaae.models.restorer import Restorer, RestorerSpec
 from cryoaae.nets.unet import UNet
-from cryoaae.patches.imaging import CONDITIONS, conditions
+from cryoaae.patches.imaging import CONDITIONS, conditions, conditions_of_mean
 from cryoaae.patches.spectra import Spectra
 from cryoaae.physics.wedge import MissingWedge
 
@@ -70,6 +70,27 @@ def test_the_network_hears_the_noise_of_what_it_restores(general: GeneralRestore
     assert mean.spec.of_mean and not each.spec.of_mean
     y = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
     assert not torch.allclose(mean(y), each(y), atol=1e-3)
+
+
+def test_one_fitted_on_halves_restores_their_mean_as_the_general_one_does(general: GeneralRestorer) -> None:
+    each = restorer_of(general, MissingWedge(), halves=2, of_mean=False)
+    mean = restorer_of(general, MissingWedge(), halves=2, of_mean=True)
+    made = each.of_the_mean()
+    assert made.spec.of_mean and not each.spec.of_mean and made.of_the_mean() is made
+    y = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(4))
+    # but for how curves are read between their shells
+    with torch.no_grad():
+        off, half_off = (float((model(y) - mean(y)).norm() / mean(y).norm()) for model in (made, each))
+    assert off < 0.02 < half_off
+    plain = Restorer(RestorerSpec(1, 10.0), SPECTRA, halves=2)
+    assert plain.of_the_mean() is plain  # not told of the noise
+
+
+def test_the_mean_of_halves_at_a_limit_stays_there() -> None:
+    half = torch.tensor([0.1, 0.2, 0.3, -2.0, 2.0, 1.9, 0.0, 0.0, 0.0, 0.0, -1.9])
+    mean = conditions_of_mean(half)
+    assert torch.equal(mean[:3], half[:3])
+    assert mean[3:].tolist() == pytest.approx([-2.0, 2.0, 2.0, *[0.30103] * 4, -1.59897])
 
 
 def test_gains_start_at_one_and_keep_the_network_homogeneous() -> None:

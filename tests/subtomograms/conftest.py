@@ -68,13 +68,13 @@ def make_store(path: Path, each: int, *, box: int = 16, noise: float = 1.0, seed
     return write_store(path, volumes, classes=classes, turns=turns, wedges=[wedge] * (2 * each))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store_maker():
     """`make_store`, for tests that want a store of their own."""
     return make_store
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store_writer():
     """`write_store`, for tests that want volumes of their own."""
     return write_store
@@ -101,8 +101,9 @@ def tiny() -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def shapes_run(tmp_path_factory, shapes_store) -> Path:
-    """A run folder of `cluster` on the balls and rods, without labels."""
+    """A run folder of `cluster` by the autoencoder on the balls and rods, without labels."""
     from cryoaae.subtomograms.cluster import cluster
     from cryoaae.subtomograms.settings import ClusterSettings
 
-    return cluster(shapes_store, tmp_path_factory.mktemp("runs") / "run", clusters=2, settings=ClusterSettings(**TINY))
+    folder, settings = tmp_path_factory.mktemp("runs") / "run", ClusterSettings(**TINY)
+    return cluster(shapes_store, folder, by="autoencoder", clusters=2, settings=settings)

@@ -17,7 +17,8 @@ from cryoaae.io.store import SubtomogramStore
 from cryoaae.io.weights import load_weights
 from cryoaae.metrics.clustering import adjusted_rand_index
 from cryoaae.runs.progress import NullProgress
-from cryoaae.subtomograms.cluster import cluster, clustered
+from cryoaae.subtomograms.cluster import cluster
+from cryoaae.subtomograms.clustering import clustered
 from cryoaae.subtomograms.embed import Embedding
 from cryoaae.subtomograms.labels import Labels, read_labels
 from cryoaae.subtomograms.settings import ClusterSettings
@@ -88,11 +89,11 @@ def test_a_fitted_model_clusters_the_same_particles_alike_and_fits_nothing(shape
 def test_an_interrupted_fit_goes_on_bit_for_bit(frame, tmp_path, store_maker, tiny):
     store = store_maker(tmp_path / "few.h5", 5, box=12)
     settings = ClusterSettings(**{**tiny, "steps": 4, "batch_size": 4, "frame": frame})
-    whole = cluster(store, tmp_path / "whole", clusters=None, settings=settings)
+    whole = cluster(store, tmp_path / "whole", by="autoencoder", settings=settings)
     with pytest.raises(InterruptedRunError):
-        cluster(store, tmp_path / "parts", clusters=None, settings=settings, progress=StopAfter(2))
+        cluster(store, tmp_path / "parts", by="autoencoder", settings=settings, progress=StopAfter(2))
     assert json.loads((tmp_path / "parts" / "run.json").read_text())["state"] == "interrupted"
-    parts = cluster(store, tmp_path / "parts", clusters=None, settings=settings, resume=True)
+    parts = cluster(store, tmp_path / "parts", by="autoencoder", settings=settings, resume=True)
     (a, _), (b, _) = (load_weights(folder / "model.safetensors") for folder in (whole, parts))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -162,8 +163,16 @@ def test_a_cluster_has_the_label_of_the_class_that_its_particles_are_of():
         (["--set", "clases=4"], "did you mean 'classes'"),
         (["--set", "classes=1"], "classes"),
         (["--set", "divergence={name: kl}"], "no law for kl"),
-        (["--set", "divergence={name: adversarail}"], "did you mean 'adversarial'"),
-        (["--set", "widths=[4,4,4,4,4]"], "leave nothing"),
+        (["--by", "autoencoder", "--set", "divergence={name: adversarail}"], "did you mean 'adversarial'"),
+        (["--by", "autoencoder", "--set", "widths=[4,4,4,4,4]"], "leave nothing"),
+        (["--by", "guessing"], "'guessing' is not known"),
+        (["--by", "both", "--model", "absent"], "--model is fitted"),
+        (["--by", "alignment", "--labels", "absent.star"], "no such file"),
+        (["--steps", "9"], "is for the autoencoder"),
+        (["--set", "classes=4"], "is for the autoencoder"),
+        (["--set", "alignment.over=0"], "over: '0.0' cannot be used"),
+        (["--set", "alignment.overt=2"], "alignment.overt"),
+        (["--clusters", "60"], "96 particles for 120 references"),
         (["--labels", "absent.star"], "no such file"),
         (["--model", "absent"], "no such file"),
         (["--model", "absent", "--steps", "3"], "--model is fitted"),
@@ -193,9 +202,14 @@ def test_two_stores_of_one_name_are_refused(tmp_path, store_maker):
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(shapes_store, tmp_path, capsys):
-    words = ["cluster", str(shapes_store), "-o", str(tmp_path / "run"), "--steps", "9", "--dry-run", "--json"]
-    assert command(words) == 0
+    words = ["cluster", str(shapes_store), "-o", str(tmp_path / "run"), "--dry-run", "--json"]
+    assert command([*words, "--by", "both", "--steps", "9"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"]["steps"] == 9
+    assert command(words) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["by"], said["particles"]) == ("alignment", 96)
+    assert 0 < said["memory_gb"] < 2
+    assert said["minutes"] > 0
     assert not (tmp_path / "run").exists()
 
 

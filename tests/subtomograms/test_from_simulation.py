@@ -13,7 +13,7 @@ from cryoaae.io.store import SubtomogramStore
 from cryoaae.physics.ctf import wavelength_angstrom
 from cryoaae.runs.progress import NullProgress
 from cryoaae.simulation.subtomograms import ImagingSettings, SubtomogramSimulator
-from cryoaae.subtomograms.band import particles_of_store, radial_contrast
+from cryoaae.subtomograms.band import particles_of_stores, radial_contrast
 from cryoaae.subtomograms.from_simulation import simulate_store
 
 SETTINGS = ImagingSettings(box=20, voxel_size_angstrom=12.0, tilt_step_deg=10.0, shift_voxels=1.5)
@@ -63,8 +63,8 @@ def test_the_defocus_in_the_list_is_that_of_the_particle(store: SubtomogramStore
         chi = np.pi * wavelength * k**2 * (1e4 * true.defocus_um - 0.5 * 2.7e7 * wavelength**2 * k**2)
         assert line == pytest.approx(np.abs(np.sin(chi + np.arcsin(0.1))), abs=1e-3)
     assert np.ptp(found[:, 5]) > 0.01  # particles differ
-    with_ctf = particles_of_store(store, 0.25, phases_flipped_ctf=True)
-    without = particles_of_store(store, 0.25)
+    with_ctf = particles_of_stores([store], 0.25, phases_flipped_ctf=True)
+    without = particles_of_stores([store], 0.25)
     assert np.array_equal(with_ctf.contrast.numpy(), found[:, : with_ctf.band.shell_count])
     assert bool((without.contrast == 1).all())
 

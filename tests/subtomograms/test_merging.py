@@ -11,11 +11,12 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.progress import NullProgress
 from cryoaae.simulation.specimen import Species
 from cryoaae.simulation.subtomograms import ImagingSettings, SubtomogramSimulator
+from cryoaae.subtomograms.alignment_settings import AlignmentSettings
 from cryoaae.subtomograms.band import banded_particles
 from cryoaae.subtomograms.held_out import halves, held_out_evidence
-from cryoaae.subtomograms.merging import Evidence, merged
+from cryoaae.subtomograms.merging import APART, Evidence, merged, told_apart
 from cryoaae.subtomograms.mixture import Mixture, Stages
-from cryoaae.subtomograms.multi_reference import AlignmentSettings, search_stages
+from cryoaae.subtomograms.multi_reference import search_stages
 from cryoaae.subtomograms.references import References
 from cryoaae.subtomograms.rotation_grid import rotation_grid
 
@@ -170,3 +171,22 @@ def test_a_reference_without_particles_goes_first() -> None:
     assert losses == [0.0]
     assert any(len(group) == 2 and 1 in group for group in groups)
     assert merged(found, 3) == ([[0], [1], [2]], [])
+
+
+def test_a_small_class_of_its_own_is_kept_and_copies_of_a_large_one_are_not() -> None:
+    structures = torch.zeros(4, 40)
+    structures[:, :20] = 1.0
+    structures[2, 20:30] = 1.0  # differs by half of what it explains
+    structures[3] = structures[2]
+    errors = 0.2 * torch.randn(4, 40, generator=torch.Generator().manual_seed(1))
+    evidence = gaussian([400, 300, 6, 5], structures, errors, seed=2)
+    groups, shares = told_apart(evidence)
+    assert sorted(map(sorted, groups)) == [[0, 1], [2, 3]]
+    assert len(shares) == 3
+    assert max(shares[:2]) < APART < shares[2]
+
+
+def test_references_that_explain_nothing_are_not_told_apart() -> None:
+    noise = torch.randn(3, 40, generator=torch.Generator().manual_seed(3))
+    groups, _ = told_apart(gaussian([30, 30, 30], torch.zeros(3, 40), 0.01 * noise, seed=4))
+    assert [sorted(group) for group in groups] == [[0, 1, 2]]

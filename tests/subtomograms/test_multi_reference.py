@@ -16,9 +16,10 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.progress import NullProgress
 from cryoaae.simulation.specimen import Species
 from cryoaae.simulation.subtomograms import ImagingSettings, SubtomogramSimulator
+from cryoaae.subtomograms.alignment_settings import AlignmentSettings
 from cryoaae.subtomograms.band import Band, BandedParticles, banded_particles, bin_means
 from cryoaae.subtomograms.mixture import Mixture
-from cryoaae.subtomograms.multi_reference import AlignmentSettings, align, search_stages
+from cryoaae.subtomograms.multi_reference import align, search_stages
 from cryoaae.subtomograms.pose_search import SearchGrid, search, shift_grid
 from cryoaae.subtomograms.references import References
 from cryoaae.subtomograms.rotation_grid import angles_between_deg, nearest_rotations, rotation_grid
@@ -76,8 +77,9 @@ def test_planted_classes_and_poses_are_found(planted: Planted) -> None:
     for k in (0, 1):
         own = found.classes == k
         errors = pose_errors_deg(found.rotations[own], planted.rotations[own])
-        assert float(errors.median()) < STEP_DEG
-        assert float((errors < 2 * STEP_DEG).float().mean()) > 0.9
+        # Poses lie between those of the grid, whose own are 7 degrees off on average.
+        assert float(errors.median()) < STEP_DEG / 3
+        assert float((errors < STEP_DEG).float().mean()) > 0.9
     assert torch.equal(found.probabilities.argmax(dim=1), found.classes)
 
 

@@ -1,0 +1,76 @@
+"""The energy of a prior as a fit left it, in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from cryoaae.errors import InputError
+from cryoaae.io.weights import load_weights, save_weights
+from cryoaae.matching.referee import Referee
+from cryoaae.matching.transport import Transport
+from cryoaae.nets.discriminators import MultiScaleDiscriminator
+
+FORMAT, VERSION = "cryoaae-energy", 1
+FILE = "energy.safetensors"
+
+
+class Matcher(Protocol):
+    """Gives every patch an energy, high where it looks unlike real ones; a module that its settings make again."""
+
+    kind: str
+    settings: dict[str, Any]
+
+    def energies(self, patches: Tensor) -> Tensor:
+        """(b, 1, p, p, p) -> (b,)."""
+        ...
+
+
+def _referee(**network: Any) -> Referee:
+    return Referee(MultiScaleDiscriminator(**network))
+
+
+KINDS: dict[str, Callable[..., Any]] = {Referee.kind: _referee, Transport.kind: Transport}
+
+
+def save_energy(path: Path, matcher: Any, *, patch: int, block: int) -> None:
+    """Write a matcher as safetensors, atomically.
+
+    Parameters
+    ----------
+    matcher : Matcher
+    patch, block : int
+        Edges in working voxels of the patches it compares and of the blocks that they were turned in.
+    """
+    spec = {"kind": matcher.kind, "patch": patch, "block": block, "settings": matcher.settings}
+    save_weights(path, dict(matcher.state_dict()), {"format": FORMAT, "version": VERSION, "spec": spec})
+
+
+def load_energy(run: Path) -> tuple[Any, dict[str, Any]]:
+    """Read the matcher of a run folder, and its description ("kind", "patch", "block", "settings").
+
+    Raises
+    ------
+    InputError
+        If the run was fitted without a prior, or the file is damaged or not ours.
+    """
+    file = run / FILE
+    if not file.is_file():
+        problem = "holds no prior on structure" if run.is_dir() else "not a run folder"
+        raise InputError(run, problem, "give a run folder of `cryoaae fit --prior adversarial` or `--prior transport`")
+    tensors, metadata = load_weights(file)
+    if metadata.get("format") != FORMAT:
+        raise InputError(file, "not the energy of a prior", "give a run folder made by `cryoaae fit`")
+    if int(metadata.get("version", 0)) > VERSION:
+        raise InputError(file, "written by a newer cryoaae", "upgrade cryoaae")
+    try:
+        spec = metadata["spec"]
+        matcher = KINDS[spec["kind"]](**spec["settings"])
+        matcher.load_state_dict(tensors)
+    except (TypeError, KeyError, ValueError, RuntimeError, InputError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(file, f"weights do not fit their description ({reason})", "fit again") from error
+    return matcher.eval(), spec
