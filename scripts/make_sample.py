@@ -1,6 +1,6 @@
 """Make the plugin's sample data: simulate, fit, restore, sample, validate, extract and cluster at the smallest size.
 
-    python scripts/make_sample.py --work FOLDER      writes plugins/napari/napari_cryoaae/sample; 4 minutes on one core
+    python scripts/make_sample.py --work FOLDER      writes plugins/napari/napari_cryoaae/sample; 7 minutes on one core
 
 Nothing is made up: all files are what the library's own functions wrote. What is stored more briefly than they would:
 densities as whole numbers (the halves before anything is made of them, so that their digests hold), spread and modes
@@ -26,7 +26,7 @@ NAME = "TS_01"
 SHAPE_ZYX, VOXEL_ANGSTROM, PARTICLES, SNR = (20, 48, 48), 16.0, 44, 2.0
 # Two macromolecules that can be told apart at this sampling: name, mass in kilodalton, seed of their shape.
 SPECIES = (("large", 1000.0, 5), ("small", 180.0, 11))
-FIT_STEPS, CLUSTER_STEPS, DRAWS, MODES, BOX = 300, 500, 4, 2, 12
+FIT_STEPS, CLUSTER_STEPS, DRAWS, MODES, BOX = 300, 900, 4, 2, 12
 FIT = [
     "patch_size=16", "block_size=36", "blocks=4", "widths=[6,12]", "working_bin=1", "batch_size=2",
     "evaluations=6", "preview_every_seconds=10000",
@@ -121,7 +121,9 @@ def cluster_it(work: Path, seed: int) -> None:
         border="pad", overwrite=True,
     )  # fmt: skip
     settings = ClusterSettings(**CLUSTER, steps=CLUSTER_STEPS, seed=seed)
-    cryoaae.cluster(store, work / "clusters", clusters=2, settings=settings, device="cpu", overwrite=True)
+    cryoaae.cluster(
+        store, work / "clusters", by="autoencoder", clusters=2, settings=settings, device="cpu", overwrite=True
+    )
 
 
 # -- storing --------------------------------------------------------------------------------------

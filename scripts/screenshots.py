@@ -52,7 +52,8 @@ class Camera:
         while not true():
             if time.monotonic() > end:
                 raise SystemExit("the window did not come to rest")
-            QTest.qWait(50)
+            QTest.qWait(5)
+            time.sleep(0.05)  # QTest keeps Python's lock while it waits, and the work in other threads waits too
         QTest.qWait(400)
 
     def picture(self, name: str) -> None:
@@ -101,31 +102,41 @@ def take_tools(camera: Camera, panel: Any) -> None:
 
 
 def take_restore(camera: Camera, run: Path, work: Path) -> None:
-    from napari_cryoaae.restore_form import FIT
+    from napari_cryoaae.restore_form import FIT, WITHOUT
 
     panel = camera.panel("Restore")
+    panel.form.output.setText(str(work / "from_napari.mrc"))
+    panel.form.overwrite.setChecked(True)
+    panel.form.source.setCurrentText(WITHOUT)
+    panel.restore()
+    camera.wait(lambda: panel.job is None)
+    camera.picture("restore")
+    camera.viewer.layers.remove(camera.viewer.layers[-1])
+    camera.viewer.layers.selection.active = camera.viewer.layers[-1]
     panel.form.source.setCurrentText(FIT)
     panel.check()
     camera.wait(lambda: panel.job is None)
     camera.picture("fit")
-    panel.form.source.setCurrentIndex(0)
-    panel.form.model.setText(str(run))
-    panel.form.output.setText(str(work / "from_napari.mrc"))
-    panel.form.overwrite.setChecked(True)
+    panel.form.use(run)
+    panel.form.defocus.setValue(4.0)
+    panel.form.draws.setValue(16)
     panel.check()
     camera.wait(lambda: panel.job is None)
     camera.picture("check")
+    panel.form.defocus.setValue(0.0)
+    panel.form.draws.setValue(0)
     panel.preview()
     camera.wait(lambda: panel.job is None)
     camera.picture("preview")
-    panel.restore()
-    camera.wait(lambda: panel.job is None)
-    camera.picture("restore")
 
 
 def take_provenance(camera: Camera) -> None:
+    """Of a spread, of which there is most to say."""
+    from napari_cryoaae.facts import Role, facts_of
+
     camera.panel("Provenance")
-    camera.viewer.layers.selection.active = camera.viewer.layers[-1]
+    layers = camera.viewer.layers
+    layers.selection.active = next(layer for layer in layers if facts_of(layer).role is Role.STD)
     camera.picture("provenance")
 
 

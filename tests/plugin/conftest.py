@@ -26,6 +26,8 @@ if not DISPLAY:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 # The user's own settings of the viewer are neither read nor written.
 os.environ.setdefault("NAPARI_CONFIG", "")
+# Of work that was cancelled: on a busy machine torch alone takes longer than a minute to load.
+LONGEST_END_SECONDS = 120.0
 
 
 @cache
@@ -72,7 +74,7 @@ def restored(tiny: Path, tiny_settings: list[str], tmp_path_factory: pytest.Temp
 
     folder = tmp_path_factory.mktemp("plugin")
     even, odd = tiny / "t_EVN.mrc", tiny / "t_ODD.mrc"
-    settings = load_fit_config(overrides=tiny_settings[1::2], steps=3)
+    settings = load_fit_config(overrides=[*tiny_settings[1::2], "presence=false"], steps=3)
     run = fit([], folder / "run", even=even, odd=odd, tilts=tiny / "t.tlt", settings=settings, device="cpu")
     restore(output=folder / "t_restored.mrc", even=even, odd=odd, model=run, halves=True, device="cpu")
     return Restored(even, odd, run, folder / "t_restored.mrc")
@@ -142,7 +144,9 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Clustered:
     small = {"working_box": 12, "widths": (4, 8), "units": 16, "classes": 4, "style_dim": 3, "batch_size": 8}
     for seed in range(8):  # so short a fit may leave a cluster empty
         settings = ClusterSettings(**small, warm_up_steps=2, evaluations=1, steps=12, seed=seed)
-        run = cryoaae.cluster(store, folder / f"run_{seed}", clusters=2, settings=settings, device="cpu")
+        run = cryoaae.cluster(
+            store, folder / f"run_{seed}", by="autoencoder", clusters=2, settings=settings, device="cpu"
+        )
         if min(json.loads((run / "clusters.json").read_text())["sizes"]) > 3:
             return Clustered(tomograms, listed, store, run)
     raise AssertionError("no seed gave two clusters")
@@ -190,7 +194,8 @@ def wait_until(qt_app: Any) -> Callable[..., None]:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, "waited in vain"
-            QTest.qWait(20)
+            QTest.qWait(1)
+            time.sleep(0.01)  # QTest keeps Python's lock while it waits, and the work in other threads waits too
 
     return wait
 
@@ -220,15 +225,17 @@ def shown(qt_app: Any) -> Iterator[Callable[[Any], Any]]:
 
 
 def _end_work() -> None:
-    """Stop what panels left running."""
+    """Stop what panels left running, and what they begin with the last of its results."""
     from qtpy.QtTest import QTest
 
     from napari_cryoaae.jobs import Job, cancel_all
 
-    cancel_all()
-    for job in list(Job.alive):
-        job.join(30)
-    QTest.qWait(20)
+    end = time.monotonic() + LONGEST_END_SECONDS
+    while Job.alive and time.monotonic() < end:
+        cancel_all()
+        for job in list(Job.alive):
+            job.join(1)
+        QTest.qWait(5)
     assert not Job.alive
 
 

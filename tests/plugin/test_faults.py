@@ -113,7 +113,7 @@ def test_a_layer_that_changes_during_a_restoration(
 
     monkeypatch.setattr(library, "restore_volumes", waiting)
     panel = shown(RestorePanel(model))
-    panel.form.model.setText(str(restored.run))
+    panel.form.use(restored.run)
     panel.form.output.setText(str(tmp_path / "x.mrc"))
     panel.form.symmetries.setChecked(False)
     panel.restore_button.click()

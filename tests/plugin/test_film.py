@@ -102,8 +102,9 @@ def test_a_gif_shows_its_pictures_in_order_at_its_rate_for_ever(tmp_path: Path, 
         assert np.abs(frame.astype(int) - picture).max() <= 8
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the reader's, which is here alone
 def test_an_mp4_shows_its_pictures_in_order_at_its_rate(tmp_path: Path) -> None:
-    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed")
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="the extra gui is not installed")
     write_film(tmp_path / "x.mp4", [p for p in pictures(121, 133) for _ in range(4)], 5.0)
     reader = ffmpeg.read_frames(str(tmp_path / "x.mp4"))
     facts = next(reader)
@@ -128,6 +129,19 @@ def test_what_cannot_be_written_is_refused_before_anything_is(
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=problem):
         write_film(tmp_path / name, pictures(), 5.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_mp4_without_its_encoder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wheels for rare machines come without the program."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="the extra gui is not installed")
+
+    def nowhere() -> str:
+        raise RuntimeError("No ffmpeg exe could be found.")
+
+    monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", nowhere)
+    with pytest.raises(InputError, match="install ffmpeg"):
+        write_film(tmp_path / "x.mp4", pictures(), 5.0)
     assert not list(tmp_path.iterdir())
 
 

@@ -129,7 +129,8 @@ def _flipped(run: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (_without("model.safetensors"), "no such file"), (_without("clusters.json"), "no finished clustering"),
+        (_without("model.safetensors"), "no such file|fits no model"),
+        (_without("clusters.json"), "no finished clustering"),
         (_without("codes.npz"), "no codes"), (_embedded, "cryoaae embed"), (_flipped, "damaged"),
         (lambda run: shutil.copy(SAMPLE / "run" / "model.safetensors", run), "no model of subtomograms|not weights"),
     ],

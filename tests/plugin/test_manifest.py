@@ -16,7 +16,9 @@ import sys
 from npe2 import PluginManifest
 manifest = PluginManifest.from_distribution("cryoaae")
 reader = manifest.contributions.readers[0]
-import napari_cryoaae.readers, napari_cryoaae.writers, napari_cryoaae.provenance, napari_cryoaae.sample_data
+import napari_cryoaae.readers
+assert "scipy.spatial" not in sys.modules  # a volume is opened sooner than that is loaded
+import napari_cryoaae.writers, napari_cryoaae.provenance, napari_cryoaae.sample_data
 import napari_cryoaae.spread_record, napari_cryoaae.oblique, napari_cryoaae.thresholds, napari_cryoaae.requirements
 import napari_cryoaae.restore_request, napari_cryoaae.fit_request, napari_cryoaae.particle_writer
 assert napari_cryoaae.readers.get_reader("x.mrc") is not None

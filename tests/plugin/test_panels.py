@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +232,7 @@ def test_spectra_are_drawn_with_the_wedge(model: Any, tomogram_panel: Any, wait_
     lines = panel.spectra.plots[1].listDataItems()
     angles = [float(np.degrees(np.arctan2(line.yData[1], line.xData[1]))) for line in lines]
     assert np.allclose(sorted(angles), [-60.0, 50.0])
+    assert all(end in panel.spectra.plots[1].titleLabel.text for end in ("-50°", "+60°"))
 
 
 def test_validation_is_shown(model: Any, tomogram_panel: Any, tmp_path: Path) -> None:
@@ -358,18 +360,18 @@ def test_every_error_is_a_sentence(error: Exception, said: str, caplog: pytest.L
 
 
 def test_tilts_that_nobody_stated_are_asked_for(model: Any, restore_panel: Any, restored: Any, tmp_path: Path) -> None:
-    add(model, restored.even)
-    add(model, restored.odd)
+    for path in (restored.even, restored.odd):
+        add(model, Path(shutil.copy(path, tmp_path)))
     panel = restore_panel(model)
-    panel.form.model.setText(str(restored.run))
+    panel.form.use(restored.run)
     panel.form.known.setChecked(False)
     with pytest.raises(InputError, match="tilts: not stated"):
         panel.form.request()
     (tmp_path / "bad.tlt").write_text("x\n")
     panel.form.wedge.read_file(tmp_path / "bad.tlt")
     assert "line 1" in panel.message.text()
-    (tmp_path / "t.tlt").write_text("-30\n0\n33\n")
-    panel.form.wedge.read_file(tmp_path / "t.tlt")
+    (tmp_path / "good.tlt").write_text("-30\n0\n33\n")
+    panel.form.wedge.read_file(tmp_path / "good.tlt")
     panel.form.wedge.axis.setValue(5.0)
     assert panel.form.request().wedge == StatedWedge((-30.0, 33.0), (-30.0, 0.0, 33.0), 5.0)
     panel.form.wedge.high.setValue(40.0)

@@ -56,6 +56,21 @@ def test_the_command_it_shows_makes_the_same_again(restored: Any, capsys: pytest
     assert "done already" in capsys.readouterr().out
 
 
+def test_particles_say_what_clustered_them(clustered: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from cryoaae.cli import run
+    from cryoaae.io.weights import load_weights
+
+    sections = {title: dict(lines) for title, lines in provenance(facts(clustered.run))}
+    said = sections["Model of particles"]
+    assert said["digest"] == load_weights(clustered.run / "model.safetensors")[1]["digest"]
+    assert said["voxel size"] == "10 Å, box 12; works on 12 voxels of 10 Å"
+    assert said["store"] == str(clustered.store)
+    words = shlex.split(said["same again"])
+    assert words[words.index("--clusters") + 1] == "2"
+    assert run([*words[1:], "--dry-run", "--overwrite"]) == 0
+    assert str(clustered.store) in capsys.readouterr().out
+
+
 def test_computed_layer_and_lost_run(tmp_path: Path) -> None:
     (lines,) = provenance(LayerFacts(Role.FILLED, "t", run=tmp_path / "gone"))
     assert dict(lines[1])["file"] == "none: computed here"

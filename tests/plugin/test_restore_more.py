@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +15,10 @@ import numpy as np
 import pytest
 
 from cryoaae.io.mrc import open_volume
+from cryoaae.physics.ctf import ContrastTransfer
 from napari_cryoaae.facts import KEY, Role, StatedWedge, facts_of
 from napari_cryoaae.preview_request import DEPTH, EDGE, visible_box
+from napari_cryoaae.provenance import provenance
 from napari_cryoaae.readers import get_reader
 
 pytestmark = pytest.mark.gui
@@ -107,7 +112,7 @@ def test_fit_and_restore_from_the_panel_stopped_once_on_the_way(
 def test_a_fit_needs_tilts_and_a_folder_of_its_own(
     model: Any, panel_of: Any, restored: Any, tmp_path: Path, wait_until: Wait
 ) -> None:
-    add(model, restored.even)
+    add(model, Path(shutil.copy(restored.even, tmp_path)))
     panel = panel_of(model)
     panel.form.source.setCurrentText(FIT)
     panel.check()
@@ -124,25 +129,96 @@ def test_a_fit_needs_tilts_and_a_folder_of_its_own(
     assert "patch_size" in panel.message.text()  # the nearest name
 
 
+def test_the_general_restorer_is_adapted_as_the_command_does_it(panel_of: Any, model: Any, restored: Any) -> None:
+    from cryoaae.restoration.adapt import adapted_settings
+
+    add(model, restored.even, restored.odd)
+    panel = panel_of(model)
+    panel.form.source.setCurrentText(FIT)
+    box = panel.form.fit
+    box.preset.setCurrentIndex(box.preset.findData("adapt"))
+    assert panel.form.request()._settings() == adapted_settings(3.0)
+    box.minutes.setValue(5.5)
+    assert panel.form.request()._settings() == adapted_settings(5.5)
+    box.settings.setText("seed=4 patch_size=32")
+    assert panel.form.request()._settings() == replace(adapted_settings(5.5, seed=4), patch_size=32)
+
+
 # -- the general restorer ------------------------------------------------------------------------
 
 
-def test_without_a_model_the_general_restorer_is_offered_and_asks_for_tilts(
+def test_a_first_restoration_needs_no_model_and_no_fit(
+    model: Any, panel_of: Any, restored: Any, tiny: Path, tmp_path: Path, wait_until: Wait, capsys: Any
+) -> None:
+    """Two halves with their tilt file beside them, one button; then what is said of it."""
+    from cryoaae.cli import run
+    from cryoaae.models.general import GeneralRestorer
+    from cryoaae.restoration.restore import restore_array
+
+    even, odd, _ = (Path(shutil.copy(path, tmp_path)) for path in (restored.even, restored.odd, tiny / "t.tlt"))
+    add(model, even, odd)
+    panel = panel_of(model)
+    assert panel.form.source.currentText() == "the general restorer, which comes along"
+    assert panel.form.unknown.text() == "from t.tlt"
+    panel.form.symmetries.setChecked(False)
+    panel.form.defocus.setValue(4.0)
+    panel.form.flipped.setChecked(False)
+    request = panel.form.request()
+    panel.restore_button.click()
+    wait_until(lambda: panel.job is None, LONG)
+    layer = model.layers["t_restored"]
+    expected = restore_array(
+        open_volume(even).numpy(), open_volume(odd).numpy(), GeneralRestorer.bundled(), request.wedge.build(),
+        voxel_size_angstrom=10.0, device="cpu", contrast_transfer=ContrastTransfer((4.0,), phase_flipped=False),
+    )  # fmt: skip
+    assert np.abs(layer.data - expected).max() < 1e-3 * expected.std()
+    said = {title: dict(lines) for title, lines in provenance(facts_of(layer))}
+    assert "general restorer" in said["Model"]["is"]
+    assert said["Model"]["digest"] == said["Restoration"]["model digest"]
+    assert "phases not flipped" in said["Restoration"]["contrast transfer undone"]
+    again = said["Restoration"]["same again"].replace("TILTS.tlt", str(tmp_path / "t.tlt"))
+    assert "--model" not in again
+    assert run([*shlex.split(again)[1:], "--dry-run"]) == 0
+    assert "done already" in capsys.readouterr().out
+    # With a run among the layers, its model is the first choice; what a user chose stays.
+    add(model, restored.run)
+    assert panel.form.source.currentText() == "a model at hand"
+    panel.form.source.setCurrentText("the general restorer, which comes along")
+    add(model, restored.output)
+    assert panel.form.source.currentText() == "the general restorer, which comes along"
+
+
+def test_the_general_restorer_asks_for_tilts_that_no_file_states(
     model: Any, panel_of: Any, restored: Any, tmp_path: Path, wait_until: Wait
 ) -> None:
-    add(model, restored.even, restored.odd)
+    (tmp_path / "in").mkdir()
+    add(model, *(Path(shutil.copy(path, tmp_path / "in")) for path in (restored.even, restored.odd)))
+    (tmp_path / "in" / "t.tlt").write_text("no angles\n")
     panel = panel_of(model)
-    panel.form.source.setCurrentText("the general restorer, which comes along")
     assert "not on yours" in panel.form.about.text()
     panel.check()
     assert "tilts: not stated" in panel.message.text()
-    panel.form.wedge.set_wedge(StatedWedge((-60.0, 60.0)))
+    panel.form.wedge.low.setValue(-60.0)
+    panel.form.wedge.high.setValue(60.0)
+    assert panel.form.unknown.text() == "as stated here"
     panel.form.output.setText(str(tmp_path / "x.mrc"))
     assert panel.form.request().model == Path("general")
     panel.check()
     wait_until(lambda: panel.job is None)
     assert "44 x 48 x 46 voxels" in panel.message.text()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("general", "a general restorer"), ("codes", "not the weights")])
+def test_weights_of_any_kind_are_described_or_refused(
+    panel_of: Any, model: Any, tmp_path: Path, name: str, said: str, clustered: Any
+) -> None:
+    import cryoaae
+
+    weights = Path(cryoaae.__file__).parent / "weights" / "general.safetensors"
+    panel = panel_of(model)
+    panel.form.use(weights if name == "general" else clustered.run)
+    assert said in panel.form.about.text()
 
 
 # -- preview -------------------------------------------------------------------------------------
@@ -153,9 +229,10 @@ def test_preview_is_what_the_whole_restoration_will_be_there(
 ) -> None:
     add(model, restored.even, restored.odd)
     panel = panel_of(model)
-    panel.form.model.setText(str(restored.run))
+    panel.form.use(restored.run)
     panel.form.output.setText(str(tmp_path / "x.mrc"))
     panel.form.symmetries.setChecked(False)
+    panel.form.defocus.setValue(3.0)  # which a part is shown without
     model.dims.set_point(0, 200.0)
     panel.preview()
     wait_until(lambda: panel.job is None)
@@ -165,11 +242,12 @@ def test_preview_is_what_the_whole_restoration_will_be_there(
     assert layer.data.shape == whole.shape
     assert np.std(layer.data - whole) < 0.05 * whole.std()
     assert np.allclose(layer.translate, (120.0, 0.0, 0.0))
-    assert "no file was written" in panel.message.text()
+    assert "no file was written; contrast transfer left as it is" in panel.message.text()
     assert not list(tmp_path.iterdir())
     facts = facts_of(layer)
     assert (facts.role, facts.offset_zyx, facts.source) == (Role.PREVIEW, (12, 0, 0), None)
     assert "preview of 16 x 48 x 46 voxels" in facts.made
+    assert "contrast transfer left as it is" in facts.made
     # Another one takes its place; what was measured of the tomogram is not measured again.
     ready = panel.previewer._ready
     model.dims.set_point(0, 300.0)
@@ -196,7 +274,7 @@ def test_preview_of_a_layer_that_went_is_dropped(
     monkeypatch.setattr(library, "restore_part", slow)
     add(model, restored.even, restored.odd)
     panel = panel_of(model)
-    panel.form.model.setText(str(restored.run))
+    panel.form.use(restored.run)
     panel.preview()
     wait_until(started.is_set)
     model.layers.remove("t_EVN")
@@ -211,6 +289,7 @@ def test_preview_without_a_model_is_a_sentence(
 ) -> None:
     add(model, restored.even)
     panel = panel_of(model)
+    panel.form.use(Path(field))
     panel.form.model.setText(field)
     panel.preview()
     wait_until(lambda: panel.job is None)

@@ -41,6 +41,26 @@ def test_the_sample_fills_every_panel_and_its_draws_become_a_film(
     check_close(viewer, panels["Variability"].draws.bar, wait_until)
 
 
+def test_a_window_that_closed_meanwhile_gets_no_panels(qt_app: Any, wait_until: Wait, monkeypatch: Any) -> None:
+    """The panels come after the layers, in a turn of their own; by then there may be no window."""
+    import napari.viewer
+    from napari.components import ViewerModel
+
+    from napari_cryoaae import sample_data
+
+    model, docked = ViewerModel(), []
+    monkeypatch.setattr(napari.viewer, "current_viewer", lambda: model)
+    monkeypatch.setattr(sample_data, "open_panels", lambda *_: docked.append(1))
+    for closed in (True, False):
+        layers = sample_data.open_sample()
+        if not closed:
+            for data, look, kind in layers:
+                getattr(model, f"add_{kind}")(data, **look)
+        end = time.monotonic() + 0.05
+        wait_until(lambda end=end: time.monotonic() > end)
+        assert bool(docked) != closed
+
+
 def check_contents(viewer: Any, panels: dict[str, Any], wait_until: Wait) -> None:
     names = {layer.name for layer in viewer.layers}
     assert {"TS_01_EVN", "TS_01_ODD", "TS_01_restored", "TS_01 particles"} <= names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Callable
@@ -245,6 +246,11 @@ def test_the_structure_stays_on_the_slice_beside_the_rest(opened: Any, model: An
 # -- draws --------------------------------------------------------------------------------------
 
 
+def test_a_spread_that_was_not_calibrated_says_so(panel: Any, sampled: Any) -> None:
+    panel.open_draws(sampled.draws)
+    assert "not calibrated" in panel.draws.about.text()
+
+
 @pytest.fixture
 def draws(panel: Any) -> Any:
     """The panel with the sample's draws."""
@@ -254,7 +260,8 @@ def draws(panel: Any) -> Any:
 
 def test_draws_are_shown_once_they_are_played(draws: Any, model: Any, wait_until: Wait) -> None:
     assert not list(model.layers)
-    assert "not calibrated" in draws.about.text()
+    check = json.loads((SAMPLE / "draws" / "report.json").read_text())["calibration"]["check"]["whole"]
+    assert f"{check['measured']['after']:.2f} times the error where data were measured" in draws.about.text()
     draws.bar.rate.setValue(30.0)
     draws.bar.play.setChecked(True)
     wait_until(lambda: draws.bar.frame == 2)

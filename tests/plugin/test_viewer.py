@@ -52,8 +52,9 @@ def test_restore_and_read_what_it_was_made_with(
 ) -> None:
     viewer.open([str(restored.even), str(restored.odd)], plugin="cryoaae")
     panel, said = docked(viewer, "Restore"), docked(viewer, "Provenance")
-    panel.form.model.setText(str(restored.run))
+    panel.form.use(restored.run)
     panel.form.output.setText(str(tmp_path / "x.mrc"))
+    panel.form.symmetries.setChecked(False)
     panel.restore_button.click()
     wait_until(lambda: panel.job is None)
     assert viewer.layers["x"].metadata[KEY].role is Role.RESTORED

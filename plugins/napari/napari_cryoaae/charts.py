@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 import pyqtgraph as pg
@@ -18,7 +19,8 @@ SPECTRUM_PERCENT = (3, 99.7)
 LINES = (COLOURS[4], COLOURS[1], COLOURS[2], COLOURS[3])
 WEDGE_COLOURS = (COLOURS[1], COLOURS[4])
 BAND_ALPHA = 45
-AXIS_HEIGHT = 52
+# The label's feet hang out of its axis by so much.
+LABEL_FEET = 8
 
 WedgeEnds = Sequence[tuple[float, float, float]]
 
@@ -38,18 +40,17 @@ class SpectrumRow(pg.GraphicsLayoutWidget):
         self.clear()
         self.plots = []
         for index, (title, image) in enumerate(images):
-            plot = self.addPlot(row=index // 2, col=index % 2, title=title)
+            plot = self.addPlot(row=index // 2, col=index % 2)
+            plot.setTitle(_titled(title, ends), color=TEXT, size="10pt")
             dress(plot, "across the tilt axis (1/Å)", "along the beam, kz (1/Å)")
             item = pg.ImageItem(image, axisOrder="row-major", levels=np.percentile(image, SPECTRUM_PERCENT))
             item.setColorMap(pg.colormap.get("magma"))
             reach = 0.5 / voxel_size_angstrom
             item.setRect(-reach, -reach, 2 * reach, 2 * reach)
             plot.addItem(item)
-            plot.addLegend(offset=(-5, 5), labelTextSize="8pt", labelTextColor=TEXT, brush=(0, 0, 0, 120))
-            for (tilt, across, beam), colour in zip(ends, WEDGE_COLOURS, strict=False):
+            for (_, across, beam), colour in zip(ends, WEDGE_COLOURS, strict=False):
                 x, y = (np.array([-1.0, 1.0]) * end / voxel_size_angstrom for end in (across, beam))
-                dashed = pg.mkPen(colour, width=2, dash=[4, 3])
-                plot.plot(x, y, pen=dashed, name=f"{tilt:+.1f}°")
+                plot.plot(x, y, pen=pg.mkPen(colour, width=2, dash=[4, 3]))
             plot.setAspectLocked(True)
             plot.setRange(xRange=(-reach, reach), yRange=(-reach, reach), padding=0.02)
             plot.setMouseEnabled(False, False)
@@ -94,4 +95,11 @@ def dress(plot: pg.PlotItem, across: str, up: str) -> None:
         # Without this, 0.02 would be shown as 20 of a thousandth.
         axis.enableAutoSIPrefix(False)
         plot.setLabel(side, label, color=TEXT)
-    plot.getAxis("bottom").setHeight(AXIS_HEIGHT)  # else the label's feet are cut off
+    plot.layout.setContentsMargins(1, 1, 1, LABEL_FEET)
+
+
+def _titled(title: str, ends: WedgeEnds) -> str:
+    """A title that says which colour is which end of the tilt range: a legend would lie over the spectrum."""
+    known = zip(ends, WEDGE_COLOURS, strict=False)
+    tilts = (f"<span style='color: {colour}'>{tilt:+.3g}°</span>" for (tilt, _, _), colour in known)
+    return " &nbsp; ".join([escape(title), *tilts])

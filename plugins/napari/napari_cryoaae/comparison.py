@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from napari_cryoaae.facts import LayerFacts, Role, StatedWedge, facts_of
 from napari_cryoaae.sources import Source, difference, mean_of
+from napari_cryoaae.tilt_file import wedge_beside
 
 ORDER = (
     Role.INPUT, Role.EVEN, Role.ODD, Role.RESTORED, Role.RESTORED_HALF, Role.PREVIEW, Role.STD, Role.MODE, Role.DRAW,
@@ -103,8 +105,10 @@ def entries_of(layers: Sequence[Any]) -> tuple[list[Entry], list[str]]:
 
 
 def wedge_of(layers: Iterable[Any]) -> StatedWedge | None:
-    """The first wedge that the layers of a tomogram know."""
-    return next((facts.wedge for facts in map(facts_of, layers) if facts.wedge is not None), None)
+    """The first wedge that the layers of a tomogram know, else that of a tilt file beside one of them."""
+    known = [facts_of(layer) for layer in layers]
+    beside = (wedge_beside(facts.source) for facts in known if facts.source is not None)
+    return next((wedge for wedge in chain((facts.wedge for facts in known), beside) if wedge is not None), None)
 
 
 def folders_of(layers: Iterable[Any]) -> list[Path]:

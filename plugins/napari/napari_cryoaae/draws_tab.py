@@ -169,4 +169,5 @@ class DrawsTab(QWidget):
 def _described(draws: PosteriorDraws) -> str:
     """One sentence on what was found."""
     found = f"{draws.name}: {len(draws.draws)} draws, {len(draws.modes)} modes"
-    return found if draws.record.calibrated else f"{found}. {NOT_CALIBRATED}"
+    record = draws.record
+    return f"{found}. " + (f"Calibrated {record.calibration_text()}." if record.calibrated else NOT_CALIBRATED)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cryoaae.io.names import match_name, side_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cryoaae.physics.wedge import MissingWedge
 
@@ -56,6 +56,12 @@ class StatedWedge:
         tilts = plain.get("tilts_deg")
         listed = None if tilts is None else tuple(float(t) for t in tilts)
         return cls((float(lo), float(hi)), listed, float(plain["tilt_axis_deg"]), bool(plain["flipped"]))
+
+    @classmethod
+    def of_tilts(cls, tilts_deg: Sequence[float], tilt_axis_deg: float = 0.0, *, flipped: bool = False) -> StatedWedge:
+        """Take it from a list of tilts."""
+        listed = tuple(sorted(tilts_deg))
+        return cls((listed[0], listed[-1]), listed, tilt_axis_deg, flipped)
 
     def build(self) -> MissingWedge:
         """The library's wedge.

@@ -1,4 +1,4 @@
-"""Pictures as a film: GIF by Pillow, MP4 by ffmpeg where imageio-ffmpeg is installed."""
+"""Pictures as a film: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings along."""
 
 from __future__ import annotations
 
@@ -34,10 +34,19 @@ def check_film(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(path, "is no film", f"give a name that ends in {' or '.join(SUFFIXES)}")
-    if path.suffix.lower() == ".mp4" and find_spec(FFMPEG) is None:
-        raise InputError(path, "MP4 needs imageio-ffmpeg", "pip install imageio-ffmpeg, or write a GIF")
+    if path.suffix.lower() == ".mp4":
+        _check_encoder(path)
     if not path.parent.is_dir():
         raise InputError(path.parent, "no such folder", "make it first")
+
+
+def _check_encoder(path: Path) -> None:
+    if find_spec(FFMPEG) is None:
+        raise InputError(path, "MP4 needs imageio-ffmpeg", "pip install 'cryoaae[gui]', or write a GIF")
+    try:
+        import_module(FFMPEG).get_ffmpeg_exe()
+    except RuntimeError as error:  # its wheels for rare machines come without
+        raise InputError(path, "there is no ffmpeg to write MP4 with", "install ffmpeg, or write a GIF") from error
 
 
 def write_film(path: Path, pictures: Sequence[Picture], frames_per_second: float) -> Path:
@@ -67,7 +76,6 @@ def _write_gif(part: Path, pictures: Sequence[Picture], frames_per_second: float
 
 def _write_mp4(part: Path, pictures: Sequence[Picture], frames_per_second: float) -> None:
     height, width = (n - n % EVEN for n in pictures[0].shape[:2])
-    # Not a dependency: it carries a program of its own.
     writer = import_module(FFMPEG).write_frames(
         str(part), (width, height), fps=frames_per_second, quality=QUALITY, macro_block_size=EVEN,
         output_params=["-f", "mp4"],  # which the name of an unfinished file does not say

@@ -14,6 +14,8 @@ from napari_cryoaae.run_folder import RECORD, read_json
 if TYPE_CHECKING:
     from cryoaae.runs.progress import Progress
 
+ADAPT, ADAPT_MINUTES = "adapt", 3.0
+
 
 @dataclass(frozen=True)
 class FitRequest:
@@ -24,7 +26,7 @@ class FitRequest:
     run_folder : Path
         Run folder to make, or one of a fit that was stopped: it goes on.
     preset : str
-        One of `cryoaae fit`.
+        One of `cryoaae fit`; `ADAPT`: the general restorer is fitted further, as by ``cryoaae restore --adapt``.
     restoring : RestoreRequest
         Its model is not there yet, so its wedge must be stated.
     minutes : float, optional
@@ -97,7 +99,12 @@ class FitRequest:
     def _settings(self) -> Any:
         from cryoaae.config import load_fit_config
 
-        return load_fit_config(preset=self.preset, overrides=self.overrides, minutes=self.minutes)
+        if self.preset != ADAPT:
+            return load_fit_config(preset=self.preset, overrides=self.overrides, minutes=self.minutes)
+        from cryoaae.restoration.adapt import LEARNING_RATE, WARM_UP_STEPS
+
+        gentle = ("start=general", f"learning_rate={LEARNING_RATE}", f"warm_up_steps={WARM_UP_STEPS}")
+        return load_fit_config(overrides=(*gentle, *self.overrides), minutes=self.minutes or ADAPT_MINUTES)
 
     def _inputs(self) -> dict[str, Any]:
         if self.restoring.wedge is None:

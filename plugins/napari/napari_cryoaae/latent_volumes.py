@@ -21,7 +21,7 @@ from napari_cryoaae.latent_map import LatentMap
 
 if TYPE_CHECKING:
     from cryoaae.subtomograms.model_files import FittedModel
-    from cryoaae.subtomograms.standard import Particles
+    from cryoaae.subtomograms.standard import ParticlePoses, Particles
 
 # Particles in a gallery; of more, some are left out evenly.
 MOST_SHOWN = 36
@@ -122,11 +122,26 @@ class ParticleVolumes:
             raise InputError(missing[0], "the store is not there", "put it beside the folder of the run")
         stores = open_stores([self.latent.stores[name] for name in names])
         if self.latent.model is not None:
-            return Particles(stores, matching_standard(stores, self._fitted.standard))
+            return Particles(stores, matching_standard(stores, self._fitted.standard), self._found_poses)
+        from cryoaae.subtomograms.alignment_settings import ALIGNMENT_BOX
         from cryoaae.subtomograms.cluster import WORKING_BOX
 
-        box = stores[0].box
-        return Particles(stores, measure_standard(stores, min(WORKING_BOX, box - box % 2)))
+        edge = min(WORKING_BOX if self._found_poses is None else ALIGNMENT_BOX, stores[0].box)
+        return Particles(stores, measure_standard(stores, edge - edge % 2), self._found_poses)
+
+    @cached_property
+    def _found_poses(self) -> ParticlePoses | None:
+        """Poses that the run found, in the order of the stores; None where it sought none."""
+        import torch
+
+        from cryoaae.subtomograms.standard import ParticlePoses
+
+        codes = self.latent.codes
+        if "rotation" not in codes:
+            return None
+        found = np.concatenate([self.latent.of_store(name)[0] for name in self.latent.store_names])
+        rotations, shifts = (torch.from_numpy(codes[name][found]) for name in ("rotation", "shift_zyx"))
+        return ParticlePoses(rotations.float(), shifts.float())
 
     def _told(self, task: str, members: NDArray[np.int64], progress: Progress) -> Iterator[int]:
         """Numbers of particles in their stores, one at a time, so that work on them is told of and can be stopped."""

@@ -23,6 +23,7 @@ CHOICES = {
 OFF, HIDE, MARK = "no mask", "hide the rest", "mark"
 # Of a threshold, as it is shown.
 DIGITS = 4
+VALUE_WIDTH = 125
 
 
 class MaskRow(QWidget):
@@ -44,6 +45,7 @@ class MaskRow(QWidget):
         self.value = QDoubleSpinBox()
         self.value.setRange(-1e9, 1e9)
         self.value.setKeyboardTracking(False)
+        self.value.setMaximumWidth(VALUE_WIDTH)
         self.export = QPushButton("Save…")
         self.export.setToolTip("write the mask of the whole volume as an MRC file of 0 and 1")
         layout = QHBoxLayout(self)

@@ -21,7 +21,8 @@ def add_particle_volume(viewer: Any, made: ParticleVolume, name: str, run: Path 
     for layer in [layer for layer in viewer.layers if layer.name == name and _is_made(layer)]:
         viewer.layers.remove(layer)
     voxel = made.voxel_size_angstrom
-    facts = LayerFacts(Role.SUBTOMOGRAMS, name, voxel_size_angstrom=voxel, run=run)
+    how = name + (f"; {made.remark}" if made.remark else "")
+    facts = LayerFacts(Role.SUBTOMOGRAMS, name, voxel_size_angstrom=voxel, run=run, made=how)
     layer = viewer.add_image(
         made.data, name=name, scale=(voxel,) * 3, translate=_place(viewer, voxel * len(made.data)),
         units=("angstrom",) * 3, axis_labels=AXES, colormap="gray", contrast_limits=sampled_limits(made.data),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,17 +20,20 @@ if TYPE_CHECKING:
 # Most voxels of a preview along the axes on the screen, and fewest across them.
 EDGE, DEPTH = 192, 16
 
+NOT_UNDONE = "; contrast transfer left as it is, to be undone in the whole"
+
 Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A restored part of a tomogram: densities (z, y, x), where it lies in voxels, and how long it took."""
+    """A restored part of a tomogram: densities (z, y, x), where it lies in voxels, how long it took, what it lacks."""
 
     data: NDArray[np.float32]
     box: Box
     model: str
     seconds: float
+    lacks: str = ""
 
 
 def visible_box(viewer: Any, layer: Any, thickness: int) -> Box:
@@ -80,11 +83,13 @@ class Previewer:
 
         started = time.perf_counter()
         restorer, volumes, wedge, normalisation, digest = self._opened(request, progress)
+        plain = replace(request.options(), contrast_transfer=None)  # which is undone in the whole alone
         data = restore_part(
-            volumes, box, restorer, wedge, options=request.options(), normalisation=normalisation, progress=progress
+            volumes, box, restorer, wedge, options=plain, normalisation=normalisation, progress=progress
         )
         z, y, x = (slice(*s.indices(n)[:2]) for s, n in zip(box, volumes[0].shape, strict=True))
-        return Preview(data, (z, y, x), digest, time.perf_counter() - started)
+        undone = request.defocus_um is None
+        return Preview(data, (z, y, x), digest, time.perf_counter() - started, "" if undone else NOT_UNDONE)
 
     def _opened(self, request: RestoreRequest, progress: Progress) -> tuple[Any, ...]:
         key = (request.model, request.first, request.odd, request.wedge, request.voxel_size_angstrom)
@@ -105,7 +110,7 @@ def preview_layer(preview: Preview, like: Any) -> tuple[NDArray[np.float32], dic
     size = " x ".join(map(str, preview.data.shape))
     facts = LayerFacts(
         Role.PREVIEW, known.tomogram, None, known.voxel_size_angstrom, known.wedge, known.run, offset_zyx=start,
-        made=f"preview of {size} voxels at {start} (z, y, x), model {preview.model[:16]}",
+        made=f"preview of {size} voxels at {start} (z, y, x), model {preview.model[:16]}{preview.lacks}",
     )  # fmt: skip
     look = {
         "name": f"{known.tomogram} preview", "scale": like.scale[-3:], "units": like.units[-3:],

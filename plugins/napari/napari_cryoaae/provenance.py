@@ -8,7 +8,8 @@ from typing import Any
 
 from cryoaae.errors import InputError
 from napari_cryoaae.facts import LayerFacts, StatedWedge
-from napari_cryoaae.run_folder import Restoration, Run, read_restoration, read_run
+from napari_cryoaae.particle_provenance import clustering_lines, state_of, versions_of
+from napari_cryoaae.run_folder import Restoration, Run, bundled_general, is_bundled, read_restoration, read_run
 from napari_cryoaae.spread_record import SpreadRecord, read_spread
 
 # Sections, each of (label, text).
@@ -27,7 +28,10 @@ def provenance(facts: LayerFacts) -> Sections:
         sections.append(("Spread", _spread_lines(spread, run)))
     if run is not None:
         sections.append(("Model", _model_lines(run)))
-    return sections
+    elif is_bundled(made.model if made else spread.model if spread else ""):
+        sections.append(("Model", _general_lines()))
+    clustering = clustering_lines(facts.run) if run is None and facts.run is not None else []
+    return [*sections, ("Model of particles", clustering)] if clustering else sections
 
 
 def as_text(sections: Sections) -> str:
@@ -39,9 +43,8 @@ def as_text(sections: Sections) -> str:
 def restore_command(made: Restoration, run: Run | None) -> str:
     """The command that makes the same output again."""
     settings = made.record["settings"]
-    model = "RUN" if run is None else str(run.path)
-    words = ["cryoaae", "restore", *_inputs(_paths(made)), *_tilts_unknown_to(run, made.wedge), "--model", model]
-    words += ["-o", str(made.file.with_name(made.record["outputs"][0]))]
+    words = ["cryoaae", "restore", *_inputs(_paths(made)), *_tilts_unknown_to(run, made.wedge)]
+    words += [*_model(run, made.model), "-o", str(made.file.with_name(made.record["outputs"][0]))]
     options = settings.get("options", {})
     words += ["--halves"] if len(made.record["outputs"]) > 1 else []
     words += ["--keep-measured"] if options.get("keep_measured") else []
@@ -56,9 +59,9 @@ def spread_command(spread: SpreadRecord, run: Run | None) -> str:
     options, inputs = made_from.get("options", {}), ["INPUT"] if made is None else _inputs(_paths(made))
     command = "sample" if spread.whole_folder else "restore"
     output = spread.file.parent if spread.whole_folder else spread.beside.with_suffix(".mrc")
-    model = str(spread.record.get("model", "RUN") if run is None else run.path)
-    words = ["cryoaae", command, *inputs, *_tilts_unknown_to(run, spread.wedge), "--model", model]
-    words += ["-o", str(output), *([] if spread.whole_folder else ["--uncertainty"])]
+    words = ["cryoaae", command, *inputs, *_tilts_unknown_to(run, spread.wedge)]
+    words += [*_model(run, spread.model, str(spread.record.get("model", "RUN"))), "-o", str(output)]
+    words += [] if spread.whole_folder else ["--uncertainty"]
     words += ["--draws", str(spread.record["draws"]), "--seed", str(options.get("seed", 0))]
     words += ["--turns", options["turns"]] if spread.whole_folder and options.get("turns", "any") != "any" else []
     words += [] if options.get("symmetries", True) else ["--no-symmetries"]
@@ -111,7 +114,7 @@ def _restoration_lines(made: Restoration, run: Run | None) -> list[tuple[str, st
         ("options", ", ".join(chosen) or "none"),
         *([("contrast transfer undone", str(result["undone"]))] if result.get("undone") else []),
         ("took", f"{result['seconds']:.0f} s, {result['voxels_per_second'] / 1e6:.2f} million voxels/s"),
-        ("versions", _versions(made.record)),
+        ("versions", versions_of(made.record)),
         ("same again", restore_command(made, run)),
     ]
 
@@ -131,7 +134,7 @@ def _spread_lines(spread: SpreadRecord, run: Run | None) -> list[tuple[str, str]
 
 def _model_lines(run: Run) -> list[tuple[str, str]]:
     spec = run.spec
-    lines = [("run folder", str(run.path)), ("state", _state(run.record)), ("digest", run.digest or "no weights yet")]
+    lines = [("run folder", str(run.path)), ("state", state_of(run.record)), ("digest", run.digest or "no weights yet")]
     if spec:
         fitted = float(spec["voxel_size_angstrom"])
         working = fitted * int(spec["working_bin"])
@@ -141,7 +144,27 @@ def _model_lines(run: Run) -> list[tuple[str, str]]:
         ]
         for tomogram in run.tomograms:
             lines.append(("fitted on", f"{tomogram['name']}, {StatedWedge.of(tomogram).text()}"))
-    return [*lines, ("versions", _versions(run.record)), ("same again", fit_command(run))]
+    return [*lines, ("versions", versions_of(run.record)), ("same again", fit_command(run))]
+
+
+def _general_lines() -> list[tuple[str, str]]:
+    """The general restorer that comes with the package; it was fitted on none of a user's tomograms."""
+    digest, spec = bundled_general()
+    (low, high), training = spec["voxel_size_angstrom"], spec.get("training", {})
+    return [
+        ("is", "the general restorer that comes along; it was not fitted on this tomogram"),
+        ("digest", digest),
+        ("voxel size", f"works on voxels of {low:g} to {high:g} Å"),
+        ("normalisation", "mean 0, scale 1, the standard deviation; signal and noise measured on each tomogram"),
+        ("trained on", f"{training.get('scenes', 'an unknown number of')} simulated scenes"),
+    ]
+
+
+def _model(run: Run | None, digest: str, otherwise: str = "RUN") -> list[str]:
+    """The option that names a model; none for the general restorer, which is used where none is named."""
+    if run is None and is_bundled(digest):
+        return []
+    return ["--model", otherwise if run is None else str(run.path)]
 
 
 def _normalisation(noise_share: float) -> str:
@@ -150,15 +173,6 @@ def _normalisation(noise_share: float) -> str:
     else:
         scale = "scale 1, the standard deviation"
     return f"mean 0, {scale}; measured on each tomogram"
-
-
-def _state(record: Mapping[str, Any]) -> str:
-    finished = record.get("finished")
-    return f"{record.get('state', 'unknown')}" + (f", {finished}" if finished else "")
-
-
-def _versions(record: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items())
 
 
 def _paths(made: Restoration) -> list[str]:

@@ -34,14 +34,16 @@ from napari_cryoaae.restore_request import (
     default_output,
     describe_model,
 )
+from napari_cryoaae.run_folder import is_run_folder
 from napari_cryoaae.small_widgets import line_with_button, row
+from napari_cryoaae.tilt_file import tilt_file_of, wedge_beside
 from napari_cryoaae.wedge_row import WedgeRow
 
 NO_ODD = "none: a single volume"
 USE, FIT = "a model at hand", "a model fitted on these volumes first"
 WITHOUT = "the general restorer, which comes along"
 DEVICES = ("auto", "cpu", "cuda")
-MOST_DRAWS = 64
+MOST_DRAWS, MOST_DEFOCUS_UM = 64, 49.0
 
 
 class RestoreForm(QScrollArea):
@@ -56,6 +58,7 @@ class RestoreForm(QScrollArea):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._proposed = self._proposed_run = ""
+        self._proposed_source = WITHOUT
         self._proposed_wedge: StatedWedge | None = None
         self._known_wedges: dict[Path, StatedWedge | None] = {}
         self._build()
@@ -70,7 +73,7 @@ class RestoreForm(QScrollArea):
 
     def _build(self) -> None:
         self.source = QComboBox()
-        self.source.addItems([USE, WITHOUT, FIT])
+        self.source.addItems([WITHOUT, USE, FIT])
         self.source.currentIndexChanged.connect(self._switched)
         self.model, self.output = QLineEdit(), QLineEdit()
         self.model.setPlaceholderText("run folder of `cryoaae fit`, or its weights")
@@ -84,15 +87,26 @@ class RestoreForm(QScrollArea):
         self.first.currentIndexChanged.connect(self._propose)
         self.known = QCheckBox("as the model knows them")
         self.known.setChecked(True)
-        self.unknown = QLabel("to be stated: no model knows them yet")
+        self.unknown = QLabel()
         self.wedge = WedgeRow()
         self.known.toggled.connect(self._switched)
         self.wedge.failed.connect(self.failed)
+        self.wedge.changed.connect(self._say_tilts)
         self.voxel = QDoubleSpinBox()
         self.voxel.setRange(0.0, 1000.0)
         self.voxel.setDecimals(3)
         self.voxel.setSuffix(" Å")
         self.voxel.setSpecialValueText("as the files say")
+        self.defocus = QDoubleSpinBox()
+        self.defocus.setRange(0.0, MOST_DEFOCUS_UM)
+        self.defocus.setSingleStep(0.5)
+        self.defocus.setSuffix(" µm")
+        self.defocus.setSpecialValueText("left as it is")
+        self.defocus.setToolTip("underfocus of which the contrast transfer is undone, at 300 kV; the last step")
+        self.flipped = QCheckBox("phases were flipped")
+        self.flipped.setChecked(True)
+        self.flipped.setEnabled(False)
+        self.defocus.valueChanged.connect(lambda value: self.flipped.setEnabled(value > 0))
         self.draws = QSpinBox()
         self.draws.setRange(0, MOST_DRAWS)
         self.draws.setSuffix(" draws")
@@ -113,7 +127,8 @@ class RestoreForm(QScrollArea):
         form.addRow("With", self.source)
         form.addRow("Model", self.model_line)
         form.addRow(self.about)
-        form.addRow(self.fit)
+        for label, part in self.fit.lines:
+            form.addRow(label, part)
         form.addRow("Even half or volume", self.first)
         form.addRow("Odd half", self.odd)
         form.addRow("Tilts", row(self.known, self.unknown, None))
@@ -122,6 +137,7 @@ class RestoreForm(QScrollArea):
         form.addRow("Output", line_with_button(self.output, self._choose_output))
         for option in (self.halves, self.keep_measured, self.symmetries, self.overwrite):
             form.addRow("", option)
+        form.addRow("Contrast transfer", row(self.defocus, self.flipped, None))
         form.addRow("Spread", self.draws)
         form.addRow("Device", self.device)
         return form
@@ -139,14 +155,15 @@ class RestoreForm(QScrollArea):
     def use(self, model: Path) -> None:
         """Choose a model that was fitted: the next restoration needs no second fit."""
         self.model.setText(str(model))
-        self.source.setCurrentIndex(0)
+        self.source.setCurrentText(USE)
 
     def _switched(self, _: Any = None) -> None:
         """Show the lines that matter: of a model, or of a fit; only a model at hand may know the tilts."""
         form = self.widget().layout()
         form.setRowVisible(self.model_line, self._at_hand)
         form.setRowVisible(self.about, not self.fits)
-        form.setRowVisible(self.fit, self.fits)
+        for _, part in self.fit.lines:
+            form.setRowVisible(part, self.fits)
         self.known.setVisible(self._at_hand)
         self.unknown.setVisible(not self._at_hand)
         form.setRowVisible(self.wedge, not (self._at_hand and self.known.isChecked()))
@@ -171,27 +188,44 @@ class RestoreForm(QScrollArea):
             box.setCurrentIndex(max(0, box.findData(chosen)))
             box.blockSignals(False)
         known = list(map(facts_of, layers))
-        if not self.model.text():
-            run = next((facts.run for facts in known if facts.run is not None), None)
-            self.model.setText("" if run is None else str(run))
+        run = next((facts.run for facts in known if facts.run is not None and is_run_folder(facts.run)), None)
+        if run is not None and not self.model.text():
+            self.model.setText(str(run))
+            if self.source.currentText() == self._proposed_source:
+                self._proposed_source = USE
+                self.source.setCurrentText(USE)
         self._known_wedges = {facts.source: facts.wedge for facts in known if facts.source is not None}
         self._propose()
         return bool(found)
 
     def _propose(self, _index: int = 0) -> None:
-        """State the input's tilts where a record does, name an output and a run beside it; what a user stated stays."""
+        """Fill in tilts that a record or a file states, an output and a run; what a user stated stays."""
         first = self.first.currentData()
         if first is None:
             return
         if self.wedge.wedge() in (None, self._proposed_wedge):
-            self._proposed_wedge = self._known_wedges.get(first)
+            self._proposed_wedge = self._known_wedges.get(first) or wedge_beside(first)
             self.wedge.set_wedge(self._proposed_wedge)
+            self._say_tilts()
         if self.output.text() == self._proposed:
             self._proposed = str(default_output(first))
             self.output.setText(self._proposed)
         if self.fit.run_folder.text() == self._proposed_run:
             self._proposed_run = str(default_run(first, match_name(first)))
             self.fit.run_folder.setText(self._proposed_run)
+
+    def _say_tilts(self) -> None:
+        """Where tilts come from that no model knows."""
+        first, stated = self.first.currentData(), self.wedge.wedge()
+        if stated is None:
+            said = "state them here: no tilt file lies beside the volume"
+        elif stated != self._proposed_wedge or first is None:
+            said = "as stated here"
+        elif stated == self._known_wedges.get(first):
+            said = "as the record of the volume says"
+        else:
+            said = f"from {(tilt_file_of(first) or first).name}"
+        self.unknown.setText(said)
 
     def _describe(self, text: str) -> None:
         """Say what the chosen model is, or why it is none."""
@@ -224,7 +258,7 @@ class RestoreForm(QScrollArea):
         if first is None:
             raise InputError("input", "no layer that was read from a file", "open a tomogram, or its two halves")
         if self._at_hand and not self.model.text().strip():
-            raise InputError("model", "none chosen", "give the run folder of `cryoaae fit`")
+            raise InputError("model", "none chosen", "give a run folder, or choose the general restorer")
         return RestoreRequest(
             Path(self.model.text().strip()).expanduser() if self._at_hand else GENERAL,
             first,
@@ -238,6 +272,8 @@ class RestoreForm(QScrollArea):
             voxel_size_angstrom=self.voxel.value() or None,
             overwrite=self.overwrite.isChecked(),
             draws=self.draws.value(),
+            defocus_um=self.defocus.value() or None,
+            phase_flipped=self.flipped.isChecked(),
         )
 
     def _stated(self) -> StatedWedge | None:

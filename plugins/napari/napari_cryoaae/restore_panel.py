@@ -177,7 +177,7 @@ class RestorePanel(QWidget):
             self.viewer.layers.remove(layer)
         self.viewer.add_image(data, **look)
         size = " x ".join(map(str, data.shape))
-        self.say(f"A preview of {size} voxels, in {preview.seconds:.1f} s; no file was written.")
+        self.say(f"A preview of {size} voxels, in {preview.seconds:.1f} s; no file was written{preview.lacks}.")
 
     def _stopped(self) -> None:
         if self.form.fits and (self._model / WEIGHTS).is_file():

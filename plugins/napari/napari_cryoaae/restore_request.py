@@ -12,7 +12,7 @@ from cryoaae.io.names import match_name
 from napari_cryoaae.comparison import refusal
 from napari_cryoaae.facts import Role, StatedWedge, facts_of
 from napari_cryoaae.readers import LayerData, facts_of_file, read_volume
-from napari_cryoaae.run_folder import WEIGHTS, read_weights_header
+from napari_cryoaae.run_folder import WEIGHTS, bundled_general, is_general, read_weights_header
 
 if TYPE_CHECKING:
     from cryoaae.runs.progress import Progress
@@ -52,6 +52,10 @@ class RestoreRequest:
     overwrite : bool
     draws : int
         Of which the spread is made that is written beside the restoration; 0: none.
+    defocus_um : float, optional
+        Underfocus in micrometres, of which the contrast transfer is undone; None: it is left as it is.
+    phase_flipped : bool
+        Whether the signs of the contrast transfer were corrected in the tomogram.
     """
 
     model: Path
@@ -66,6 +70,8 @@ class RestoreRequest:
     voxel_size_angstrom: float | None = None
     overwrite: bool = False
     draws: int = 0
+    defocus_um: float | None = None
+    phase_flipped: bool = True
 
     def plan(self, progress: Progress) -> list[str]:
         """What would be done and what it needs, a line each; writes nothing.
@@ -118,8 +124,16 @@ class RestoreRequest:
         from cryoaae.restoration.engine import RestoreOptions
 
         return RestoreOptions(
-            halves=self.halves, keep_measured=self.keep_measured, symmetries=self.symmetries, device=self.device
-        )
+            halves=self.halves, keep_measured=self.keep_measured, symmetries=self.symmetries, device=self.device,
+            contrast_transfer=self._transfer(),
+        )  # fmt: skip
+
+    def _transfer(self) -> Any:
+        if self.defocus_um is None:
+            return None
+        from cryoaae.physics.ctf import ContrastTransfer
+
+        return ContrastTransfer((self.defocus_um,), phase_flipped=self.phase_flipped)
 
 
 @dataclass(frozen=True)
@@ -156,11 +170,14 @@ def describe_model(path: Path) -> str:
         When there is no restorer.
     """
     if path == GENERAL:
-        return "fitted on simulated tomograms, not on yours; look at it, then fit"
+        digest, _ = bundled_general()
+        return f"no fit needed: trained on simulated tomograms, not on yours; digest {digest[:12]}"
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise InputError(path, "holds no fitted model", "give a run folder of `cryoaae fit`")
     digest, spec = read_weights_header(file)
+    if is_general(spec):
+        return f"a general restorer, trained on simulated tomograms; digest {digest[:12]}"
     names = ", ".join(str(tomogram["name"]) for tomogram in spec.get("tomograms", [])) or "unnamed tomograms"
     return f"fitted on {names} at {float(spec['voxel_size_angstrom']):.4g} Å; digest {digest[:12]}"
 

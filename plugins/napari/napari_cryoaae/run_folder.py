@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +146,29 @@ def read_weights_header(path: Path) -> tuple[str, dict[str, Any]]:
         with safe_open(path, framework="numpy") as archive:
             header = archive.metadata() or {}
         data = json.loads(header["data"])
-        return str(header["digest"]), dict(data["spec"])
+        digest, spec = str(header["digest"]), dict(data["spec"])
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise InputError(path, "not the weights of a restorer", "give a run folder of `cryoaae fit`") from error
+    if "voxel_size_angstrom" not in spec:
+        raise InputError(path, "not the weights of a restorer", "give a run folder of `cryoaae fit`")
+    return digest, spec
+
+
+def is_general(spec: Mapping[str, Any]) -> bool:
+    """Whether a spec is that of a general restorer, which is for a range of voxel sizes."""
+    return isinstance(spec["voxel_size_angstrom"], list)
+
+
+@cache
+def bundled_general() -> tuple[str, dict[str, Any]]:
+    """Digest and spec of the general restorer that comes with the package; no torch is loaded."""
+    with as_file(files("cryoaae") / "weights" / "general.safetensors") as path:
+        return read_weights_header(path)
+
+
+def is_bundled(digest: str) -> bool:
+    """Whether a digest is that of the general restorer that comes with the package, as it is now."""
+    return digest == bundled_general()[0]
 
 
 def read_restoration(path: Path) -> Restoration | None:

@@ -29,7 +29,7 @@ def open_sample() -> list[LayerData]:
     from napari_cryoaae.readers import read_points, read_run_folder
 
     folder = copied_sample()
-    _after_that(lambda viewer: open_panels(viewer, folder))
+    _after_that(lambda viewer: _open_panels_of(viewer, folder))
     return [*map(_shown, read_run_folder(folder / RUN)), *read_points(folder / LIST)]
 
 
@@ -51,6 +51,13 @@ def open_panels(viewer: Any, folder: Path) -> dict[str, Any]:
     viewer.layers.selection.active = restored  # which Provenance speaks of
     docked[PANELS[-1]][0].raise_()
     return panels
+
+
+def _open_panels_of(viewer: Any, folder: Path) -> None:
+    """Open the panels, unless the layers went before their turn came: with the window, which takes none any more."""
+    sources = (facts_of(layer).source for layer in viewer.layers)
+    if any(source.is_relative_to(folder) for source in sources if source is not None):
+        open_panels(viewer, folder)
 
 
 def _shown(layer: LayerData) -> LayerData:

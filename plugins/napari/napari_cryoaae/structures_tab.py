@@ -287,7 +287,10 @@ class StructuresTab(QWidget):
         if model is None:
             return
         size = model.voxel_size_angstrom * model.box
-        facts = LayerFacts(Role.FILM, STRUCTURE, voxel_size_angstrom=model.voxel_size_angstrom, run=model.run)
+        facts = LayerFacts(
+            Role.FILM, STRUCTURE, voxel_size_angstrom=model.voxel_size_angstrom, run=model.run,
+            made=f"{title}; what the model expects, not a measurement",
+        )  # fmt: skip
         new = not self.shown.alive
         self.shown.show(volume, {
             "name": title, "scale": (model.voxel_size_angstrom,) * 3, "units": ("angstrom",) * 3, "axis_labels": AXES,

@@ -12,6 +12,8 @@ from cryoaae.io.tilts import read_tilts
 from napari_cryoaae.facts import StatedWedge
 
 LIMIT_DEG = 90.0
+# As wide as the viewer's own style has them, all of a row overlap in a narrow dock.
+NARROW = "QDoubleSpinBox { min-width: 56px; } QDoubleSpinBox::up-button, QDoubleSpinBox::down-button { width: 13px; }"
 
 
 class WedgeRow(QWidget):
@@ -63,9 +65,7 @@ class WedgeRow(QWidget):
         except InputError as error:
             self.failed.emit(str(error))
             return
-        self.set_wedge(
-            StatedWedge((min(tilts), max(tilts)), tuple(sorted(tilts)), self.axis.value(), self.flipped.isChecked())
-        )
+        self.set_wedge(StatedWedge.of_tilts(tilts, self.axis.value(), flipped=self.flipped.isChecked()))
         self.changed.emit()
 
     def _number(self, limit: float = LIMIT_DEG) -> QDoubleSpinBox:
@@ -74,6 +74,7 @@ class WedgeRow(QWidget):
         number.setDecimals(1)
         number.setSuffix("°")
         number.setKeyboardTracking(False)
+        number.setStyleSheet(NARROW)
         number.valueChanged.connect(self._edited)
         return number
 
