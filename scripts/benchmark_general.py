@@ -1,13 +1,14 @@
 """The restorer that comes along: without a fit and adapted, beside every null and a fit from scratch.
 
-    benchmark_general.py [NAME ...] [--again]
+    benchmark_general.py [NAME ...] [--again] [--no-fit-only]
     benchmark_general.py --table
 
 Names are conditions of benchmark_restoration.py with a seed, "A/0", "full/700", or their beginnings; without any all
 are made. Structures of the simulations are of the even lines of maps_10A, which training has not seen; phantoms A and
 C hold some that it has. Adapting takes a fixed number of steps, so that a row can be made again, about what three
-minutes of two cores pay for; the CPU-seconds are in the row. The fit from scratch is that of benchmark_restoration.py,
-12 minutes, where its row stands. Rows are appended to docs/benchmarks/general.json; general.md is made from them.
+minutes of two cores pay for; the CPU-seconds are in the row; --no-fit-only leaves it out. The fit from scratch is that
+of benchmark_restoration.py, 12 minutes, where its row stands. Rows are appended to docs/benchmarks/general.json;
+general.md is made from them.
 """
 
 from __future__ import annotations
@@ -58,35 +59,32 @@ def name_of(run: Run) -> str:
     return f"{run.condition}/{run.seed}"
 
 
-def measure(run: Run, data: Data, folder: Path) -> dict[str, Any]:
+def measure(run: Run, data: Data, folder: Path, *, adapt: bool) -> dict[str, Any]:
     """Restore without a fit, adapt, restore again; scores of both and of the nulls."""
     general = GeneralRestorer.bundled()
-    started = time.process_time()
-    plain = restored(data, None, folder / "general.mrc")
-    general_cpu = time.process_time() - started
-    started = time.process_time()
-    adapted = folder / "adapted"
-    shutil.rmtree(adapted, ignore_errors=True)
     settings = replace(adapted_settings(3.0, seed=run.seed), minutes=None, steps=ADAPT_STEPS)
-    cryoaae.fit(**data.inputs(), run_path=adapted, settings=settings, device=DEVICE)
-    fitted = restored(data, adapted, folder / "adapted.mrc")
-    adapted_cpu = time.process_time() - started
-    found = evaluated(data, fitted, baselines=True)
+    models: dict[str, Path | None] = {"general": None}
+    if adapt:
+        models["adapted"] = folder / "adapted"
+    entries, seconds, found = {}, {}, {}
+    for name, model in models.items():
+        started = time.process_time()
+        if model is not None:
+            shutil.rmtree(model, ignore_errors=True)
+            cryoaae.fit(**data.inputs(), run_path=model, settings=settings, device=DEVICE)
+        output = restored(data, model, folder / f"{name}.mrc")
+        seconds[name] = round(time.process_time() - started)
+        scored = evaluated(data, output, baselines=name == "general")
+        entries[name], found = scored["rows"][0], found or scored
     beside = nulls_of(found)
-    of_plain = evaluated(data, plain, baselines=False)
-    scores = {"general": of_plain["rows"][0], "adapted": found["rows"][0]}
     row = {
         "condition": run.condition, "seed": run.seed, "weights": digest(dict(general.state_dict()))[:16],
         "training": general.spec.training, **beside,
-        "scores": {name: scores_of(row, units=beside["units"], curves=True) for name, row in scores.items()},
-        "cpu_seconds": {"general": round(general_cpu), "adapted": round(adapted_cpu)},
-        "settings": asdict(settings), "data": data.facts, **provenance(),
+        "scores": {name: scores_of(entry, units=beside["units"], curves=True) for name, entry in entries.items()},
+        "cpu_seconds": seconds, "settings": asdict(settings) if adapt else None, "data": data.facts, **provenance(),
     }  # fmt: skip
     if "single" not in data.volumes:
-        row["nothing"] = {
-            "general": nothing_from_nothing(data, None, run.seed),
-            "adapted": nothing_from_nothing(data, adapted, run.seed),
-        }
+        row["nothing"] = {name: nothing_from_nothing(data, model, run.seed) for name, model in models.items()}
     return row
 
 
@@ -127,24 +125,35 @@ def table(rows: Sequence[Mapping[str, Any]], restoration: Sequence[Mapping[str, 
         "seen; the others are of the even lines of the maps, which it has not. A GPU was not measured.", "",
     ]  # fmt: skip
     if found:
-        training = next(reversed(found.values()))["training"]
-        lines += [
-            f"Weights `{next(reversed(found.values()))['weights']}`: {training['steps']} steps, "
-            f"{training['minutes']:.0f} minutes on {training['machine']}, {training['scenes']} scenes.", "",
-        ]  # fmt: skip
+        lines += [f"Weights {described(rows[-1])}, unless a section says otherwise.", ""]
     for row in found.values():
-        lines += section(row, from_scratch(row, restoration))
+        lines += section(row, from_scratch(row, restoration), newest=rows[-1]["weights"])
     return "\n".join(lines).rstrip() + "\n"
 
 
-def section(row: Mapping[str, Any], scratch: Mapping[str, Any] | None) -> list[str]:
-    lines = [f"## {CONDITIONS[row['condition']].title}, seed {row['seed']}", "", *header("CPU-min")]
+def described(row: Mapping[str, Any]) -> str:
+    """Weights of a row, and how they came about."""
+    training = row["training"]
+    parts = [training.get("before"), training]
+    made = " and then ".join(
+        f"{part['steps']} steps on {part['scenes']} scenes, {part['minutes']:.0f} minutes on {part['machine']}"
+        for part in parts if part
+    )  # fmt: skip
+    return f"`{row['weights']}`: {made}"
+
+
+def section(row: Mapping[str, Any], scratch: Mapping[str, Any] | None, *, newest: str) -> list[str]:
+    lines = [f"## {CONDITIONS[row['condition']].title}, seed {row['seed']}", ""]
+    if row["weights"] != newest:
+        lines += [f"Earlier weights, {described(row)}.", ""]
+    lines += header("CPU-min")
     lines += [line(null_title(name), [scores], "") for name, scores in row["nulls"].items()]
-    for name, title in (("general", "**no fit**"), ("adapted", "**adapted**")):
+    titles = {"general": "no fit", "adapted": "adapted"}
+    for name, title in ((name, f"**{title}**") for name, title in titles.items() if name in row["scores"]):
         lines.append(line(title, [row["scores"][name]], f"{row['cpu_seconds'][name] / 60:.1f}"))
     if scratch is not None:
         lines.append(line("from scratch, 12 min", [scratch], "24"))
-        for name, title in (("general", "No fit"), ("adapted", "Adapted")):
+        for name, title in ((name, title.capitalize()) for name, title in titles.items() if name in row["scores"]):
             short = [key for key in JUDGED if row["scores"][name][key] < scratch[key]]
             lines += ["", f"{title} against from scratch: {'better in all' if not short else f'short in {short}'}."]
     nothing = row.get("nothing", {})
@@ -161,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--again", action="store_true", help="measure again what stands")
+    parser.add_argument("--no-fit-only", action="store_true", help="do not adapt")
     parser.add_argument("--table", action="store_true", help="only make the page again")
     options = parser.parse_args()
     wanted = [r for r in PLAN if not options.names or any(name_of(r).startswith(name) for name in options.names)]
@@ -169,7 +179,7 @@ def main() -> None:
         standing = latest(read_rows(ROWS)).get(name_of(run))
         if standing is not None and standing["weights"] == weights and not options.again:
             continue
-        row = measure(run, prepared(run, DATA), RUNS / name_of(run).replace("/", "_"))
+        row = measure(run, prepared(run, DATA), RUNS / name_of(run).replace("/", "_"), adapt=not options.no_fit_only)
         append(ROWS, row)
         print(f"{name_of(run)}: {json.dumps({k: {j: v[j] for j in JUDGED} for k, v in row['scores'].items()})}")
     write_text(TABLE, table(read_rows(ROWS), read_rows(RESTORATION_ROWS)))

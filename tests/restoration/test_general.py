@@ -96,7 +96,10 @@ def test_it_takes_the_mean_of_the_halves_or_each(
     (mean,) = seen_by(whole, volumes)
     assert np.allclose(mean.numpy(), np.mean(blobs[1], axis=0)) and seen_by(each, volumes) == volumes
     assert float(whole.condition[3:].sum()) > float(each.condition[3:].sum())
-    assert settled(each, volumes, WEDGE) is each  # one that was fitted stays as it is
+    # One that was fitted stays as it is, but for what it sees.
+    assert settled(each, volumes, WEDGE, of_mean=False) is each
+    again = settled(each, volumes, WEDGE)
+    assert again.spec.of_mean and torch.equal(again.network.last.weight, each.network.last.weight)
 
 
 def test_the_lazy_mean_reads_as_an_array_does() -> None:

@@ -210,9 +210,13 @@ class OrthoViews(QWidget):
 
     def _show_all_of(self, plane: str) -> None:
         down, across = self._size(plane)
-        corner = (-across / 2, -down / 2) if plane == OBLIQUE else (0.0, 0.0)
-        for column in self.columns:
-            column[plane].box.setRange(QRectF(*corner, across, down), padding=0.02)
+        x, y = (0.0, 0.0) if plane == OBLIQUE else (across / 2, down / 2)
+        boxes = [column[plane].box for column in self.columns]
+        # Columns differ by a few pixels, with what stands above them; their pictures must not.
+        scale = min((min(box.width() / across, box.height() / down) for box in boxes), default=0.0)
+        for box in boxes:
+            wide, high = (box.width() / scale, box.height() / scale) if scale > 0 else (across, down)
+            box.setRange(QRectF(x - wide / 2, y - high / 2, wide, high), padding=0.02)
 
     def resizeEvent(self, event: Any) -> None:
         super().resizeEvent(event)
