@@ -146,7 +146,7 @@ def write_weights(settings: TrainSettings, target: Path) -> None:
     )  # fmt: skip
     made = GeneralRestorer(spec)
     # The network is all that a `GeneralFitting` holds.
-    made.load_state_dict(state["average"], strict=False)
+    made.network.load_state_dict({name.removeprefix("network."): value for name, value in state["average"].items()})
     teach_presence(made, settings)
     target.parent.mkdir(exist_ok=True)
     made.save(target)

@@ -27,7 +27,7 @@ from cryoaae.models.structure_prior import StructurePrior
 from cryoaae.models.transport_prior import TransportPrior
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
 from cryoaae.patches.imaging import conditions
-from cryoaae.patches.normalise import SILENT, Normalisation, by_noise, measure_noise, shared_normalisation
+from cryoaae.patches.normalise import Normalisation, by_noise, measure_noise, noise_share_of, shared_normalisation
 from cryoaae.patches.pairs import BlockPool, BlockRecipe
 from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
@@ -250,8 +250,8 @@ def _common_turns(clouds: Clouds) -> list[tuple[int, ...]]:
 
 def _noise_share(measured: list[Normalisation], noises: list[float | None]) -> float:
     """Noise of a half over its density, standard deviations, mean of the tomograms that have halves."""
-    shares = [noise / n.scale for n, noise in zip(measured, noises, strict=True) if noise is not None]
-    return float(np.mean(shares)) if shares and min(shares) >= SILENT else 0.0
+    shares = [noise_share_of(n, noise) for n, noise in zip(measured, noises, strict=True) if noise is not None]
+    return float(np.mean(shares)) if shares and min(shares) > 0 else 0.0
 
 
 def _mean(spectra: list[Spectra]) -> Spectra:

@@ -99,6 +99,12 @@ def by_noise(normalisation: Normalisation, noise: float, noise_share: float) -> 
     return Normalisation(normalisation.mean, noise / noise_share)
 
 
+def noise_share_of(normalisation: Normalisation, noise: float) -> float:
+    """Noise of one half over its density, standard deviations; 0 where there is none."""
+    share = noise / normalisation.scale
+    return share if share >= SILENT else 0.0
+
+
 def measure_noise(halves: Sequence[Volume], working_bin: int, normalisation: Normalisation) -> float:
     """Standard deviation of one half's noise on the working grid, in the tomogram's units."""
     edge = CORE * working_bin

@@ -10,7 +10,7 @@ import torch
 from cryoaae.errors import InputError
 from cryoaae.models.general import GeneralRestorer
 from cryoaae.models.restorer import Restorer
-from cryoaae.patches.normalise import SILENT, measure_noise, shared_normalisation
+from cryoaae.patches.normalise import measure_noise, noise_share_of, shared_normalisation
 from cryoaae.patches.spectra import choose_working_bin, measure_spectra
 from cryoaae.physics.resample import to_working_grid
 from cryoaae.physics.wedge import MissingWedge
@@ -54,7 +54,7 @@ def settled(model: Any, volumes: Sequence[Volume], wedge: MissingWedge | None, *
     return model.restorer(
         raw.on_working_grid(working_bin, scale), wedge, fine=raw.normalised(scale), working_bin=working_bin,
         voxel_size_angstrom=voxel, halves=len(given), of_mean=of_mean, contrast=sign,
-        noise_share=noise / scale if noise >= SILENT * scale else 0.0,
+        noise_share=noise_share_of(normalisation, noise),
     )  # fmt: skip
 
 
