@@ -16,6 +16,7 @@ from cryoaae.io.mrc import write_volume
 from cryoaae.io.tilts import read_tilts
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.adapt import LEARNING_RATE, WARM_UP_STEPS
 from cryoaae.simulation.dataset import (
     FILAMENTS,
     MEMBRANES,
@@ -91,6 +92,11 @@ class Variant:
 
 VARIANTS = {
     "default": Variant("Default"),
+    # As `cryoaae restore --adapt`; that one has seen structures of A and C.
+    "general": Variant(
+        "Started from the general restorer",
+        {"start": "general", "learning_rate": LEARNING_RATE, "warm_up_steps": WARM_UP_STEPS},
+    ),
     # Linear start, whitened loss and averaged weights are of the restorer itself and stay.
     "unet": Variant(
         "Plain U-Net, 16 channels, on the tomogram's own grid",
@@ -102,7 +108,7 @@ VARIANTS = {
     "own-grid": Variant("No binning", {"working_bin": 1}),
     "about-axis": Variant("Half of the blocks turned about the tilt axis alone", {"axis_share": 0.5}),
 }
-ABLATED = [name for name in VARIANTS if name != "unet"]
+ABLATED = [name for name in VARIANTS if name not in ("unet", "general")]
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ class Run:
 def plan(first_seed: int = FIRST_SEED) -> list[Run]:
     """All runs, those that tell most first; phantoms, whose data are fixed, count seeds of the fit from 0."""
     runs = [Run("A", "default", 0), Run("full", "default", first_seed)]
+    runs += [Run("A", "general", 0), Run("full", "general", first_seed), Run("C", "general", 0)]
     runs += [
         Run(name, "default", 0 if condition.phantom else first_seed)
         for name, condition in CONDITIONS.items()

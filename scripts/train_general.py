@@ -4,12 +4,13 @@
     train_general.py fit [--config configs/general/cpu.yaml] [--start WEIGHTS] [--device auto] [--threads N]
     train_general.py weights [--to cryoaae/weights/general.safetensors]
 
-`scenes` simulates tomograms (some 15 s each on one core) of the odd lines of the maps, sorted by name, and of
-procedural assemblies; the even lines are for reporting. `fit` trains for the minutes of its configuration and goes on
-where it was stopped; scenes made in the meantime are taken up then. --start trains given weights further. `weights`
-takes the averaged weights of the last checkpoint, whether or not training has ended, learns to tell structure from
-noise by them (some minutes), and writes them with a record of how they came about. Everything but the weights lies in
-benchmark_runs/general. Maps: --maps, else "$CRYOAAE_DATA/maps_10A/*.gz".
+`scenes` simulates tomograms (some 15 s each on one core) of the odd lines of the maps, sorted by name, of changed
+copies of them, and of procedural assemblies; the even lines are for reporting. `fit` trains for the minutes of its
+configuration and goes on where it was stopped; scenes made in the meantime are taken up then. --start trains given
+weights further, in a wider network if the configuration says so. `weights` takes the averaged weights of the last
+checkpoint, whether or not training has ended, learns to tell structure from noise by them (some minutes), and writes
+them with a record of how they came about. Everything but the weights lies in benchmark_runs/general. Maps: --maps, else
+"$CRYOAAE_DATA/maps_10A/*.gz".
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from cryoaae.models.general import BUNDLED, GeneralRestorer, GeneralSpec
 from cryoaae.models.general_fitting import GeneralFitting
 from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.nets.unet import UNet
+from cryoaae.nets.widening import widened
 from cryoaae.patches.imaging import CONDITIONS
 from cryoaae.runs.progress import ConsoleProgress
 from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
@@ -99,7 +101,7 @@ def fit(settings: TrainSettings, start: Path | None, device: torch.device) -> No
     network = network_of(settings)
     if start is not None:
         given = GeneralRestorer.load(start)
-        network.load_state_dict(given.network.state_dict())
+        network = widened(given.network, settings.widths)
         write_text(FOLDER / "before.json", json.dumps(given.spec.training))
     model = GeneralFitting(network, settings.hidden_weight).to(device)
     feed = SceneFeed(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +36,8 @@ from cryoaae.simulation.tilt_series import (
 
 if TYPE_CHECKING:
     import gemmi
+
+Density = NDArray[np.float32]
 
 PROCEDURAL_SPECIES = 12
 MEMBRANES, FILAMENTS, GOLD_BEADS = 2, 2, 0
@@ -257,14 +259,19 @@ def procedural_species(rng: np.random.Generator, voxel_size_angstrom: float) -> 
 
 
 def load_species(
-    maps: Sequence[Path | str], atoms: Sequence[Path | str], voxel_size_angstrom: float
+    maps: Sequence[Path | str],
+    atoms: Sequence[Path | str],
+    voxel_size_angstrom: float,
+    *,
+    change: Callable[[Density], Density] | None = None,
 ) -> list[Species]:
-    """Read density maps and atomic models as classes named after their files."""
+    """Read density maps and atomic models as classes named after their files; `change` is done to each map first."""
     species = []
     for path in map(Path, maps):
         volume = open_volume(path)
+        data = volume.numpy() if change is None else change(volume.numpy())
         try:
-            density = density_from_map(volume.numpy(), volume.voxel_size_angstrom, voxel_size_angstrom)
+            density = density_from_map(data, volume.voxel_size_angstrom, voxel_size_angstrom)
         except ValueError as error:
             raise InputError(path, str(error), "give a map with the molecule bright") from error
         species.append(Species(_class_name(path), density))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_bytes
 from cryoaae.simulation.dataset import build_specimen, image_specimen, load_species, procedural_species
+from cryoaae.simulation.relatives import relative_of
 from cryoaae.simulation.specimen import Species, Specimen
 from cryoaae.simulation.tilt_series import tilt_angles_deg
 
@@ -34,6 +35,7 @@ ALIKE_SHARE = 0.6  # of the scenes, whose tilts end alike on both sides but for 
 FULL_SHARE = 0.5  # of the scenes that fill the volume; the others are thinner, down to this many voxels
 THINNEST = 36
 MAPS_A_SCENE, ASSEMBLIES_A_SCENE = (3, 7), (4, 12)
+RELATIVES_SHARE = 0.85  # of the maps, which are changed so that no two scenes hold the same; the others are as they are
 BACKGROUND = (0.2, 1.5)
 PARTS = ("signal", "even", "odd", "truth")
 
@@ -93,7 +95,7 @@ def draw_scene(rng: np.random.Generator, maps: Sequence[Path], edge: int) -> Sce
     Parameters
     ----------
     maps : sequence of paths
-        Density maps to draw from; procedural assemblies are added.
+        Density maps to draw from, most of them changed (`relatives`); procedural assemblies are added.
     edge : int
         Size of the tomogram in voxels.
     """
@@ -127,13 +129,17 @@ def draw_tilts(rng: np.random.Generator) -> tuple[tuple[float, float], float]:
 
 
 def _draw_species(rng: np.random.Generator, maps: Sequence[Path], voxel: float) -> list[Species]:
-    """A few of the maps and a few procedural assemblies, other ones in every scene."""
+    """A few of the maps, or relatives of them, and a few procedural assemblies, other ones in every scene."""
+
+    def changed(density: Density) -> Density:
+        return relative_of(density, rng) if rng.random() < RELATIVES_SHARE else density
+
     count = min(len(maps), int(rng.integers(*MAPS_A_SCENE, endpoint=True)))
     chosen = [maps[int(i)] for i in rng.permutation(len(maps))[:count]]
     assemblies = procedural_species(rng, voxel)
     wanted = int(rng.integers(*ASSEMBLIES_A_SCENE, endpoint=True))
     kept = [assemblies[int(i)] for i in rng.permutation(len(assemblies))[:wanted]]
-    return load_species(chosen, (), voxel) + kept
+    return load_species(chosen, (), voxel, change=changed) + kept
 
 
 def _count(rng: np.random.Generator, species: Sequence[Species], edge: int) -> int | None:
