@@ -23,7 +23,7 @@ def command(
         typer.Option(
             "--by", metavar="WAY",
             help="alignment: classes and poses at once; autoencoder: classes blind to the pose, and a model; both. "
-            "Default: alignment, with --labels autoencoder.",
+            "Default: alignment.",
         ),
     ] = None,
     clusters: Annotated[str, typer.Option("--clusters", help="How many, or auto: found.")] = "auto",
@@ -32,7 +32,7 @@ def command(
         typer.Option("--labels", help="The store's particle list with the class of some particles; one a store."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Run folder whose model is used; nothing is fitted.")
+        Path | None, typer.Option("--model", help="Run folder whose model, or references, are used; nothing is fitted.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Fit the autoencoder for so many steps.", min=1)
@@ -70,7 +70,7 @@ def command(
         )
     elif given:
         raise InputError(", ".join(given), "is for fitting, and --model is fitted", "leave it out")
-    if by == ALIGNMENT or (by is None and model is None and not labels):
+    if by == ALIGNMENT or (by is None and model is None):
         _check_for_alignment(steps, minutes, overrides or [])
     with o.told(quiet=quiet, verbose=verbose) as progress:
         folder = cluster(
@@ -80,7 +80,7 @@ def command(
         if not dry_run:
             progress.message(f"wrote {folder / 'report.html'}")
     if dry_run:
-        found = plan(stores, by=by, clusters=_number(clusters), labels=bool(labels), model=model, settings=settings)
+        found = plan(stores, by=by, clusters=_number(clusters), model=model, settings=settings)
         said = f"would cluster {', '.join(map(str, stores))} into {folder}"
         known = {"run": folder, "stores": stores, **found, "settings": settings and settings.model_dump(mode="json")}
         o.would(known, [said, *(f"{name}: {value}" for name, value in found.items())], as_json=as_json)

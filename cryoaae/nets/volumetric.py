@@ -23,7 +23,7 @@ ACTIVATION = ("leakyrelu", {"negative_slope": SLOPE})
 LARGEST_READ_OUT = 4
 
 
-def _initialise(module: nn.Module, draws: Draws) -> None:
+def draw_weights(module: nn.Module, draws: Draws) -> None:
     """Draw weights that keep the variance from layer to layer (He et al. 2015); biases start at zero."""
     if draws.stack:
         raise ValueError("volumetric networks do not stack")
@@ -62,7 +62,7 @@ class VolumeTrunk(nn.Module):
 
     def initialise(self, draws: Draws) -> None:
         """Draw new weights."""
-        _initialise(self, draws)
+        draw_weights(self, draws)
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         features = self.read_out(self.convolutions(x)).flatten(1)
@@ -102,7 +102,7 @@ class VolumeDecoder(nn.Module):
 
     def initialise(self, draws: Draws) -> None:
         """Draw new weights; the last layer starts near silence, as most of a box is."""
-        _initialise(self, draws)
+        draw_weights(self, draws)
         for part in self.convolutions[-1].modules():
             if isinstance(part, nn.ConvTranspose3d):
                 with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryoaae.reports.image_grid import image_grid
 from cryoaae.reports.latent_figures import latent_scatter
+from cryoaae.reports.latent_marks import class_colour
 from cryoaae.reports.style import COLOURS, FAINT, INK, contrast_limits, new_figure, plain_axes
 
 if TYPE_CHECKING:
@@ -102,14 +102,16 @@ def merging_figure(shares: Sequence[float], chosen: int, one: float) -> Figure:
     return figure
 
 
-def fsc_figure(curves: Mapping[str, NDArray[np.float64]], voxel_size_angstrom: float) -> Figure:
-    """Fourier shell correlations (shells up to Nyquist) by name, over the spatial frequency."""
+def fsc_figure(
+    curves: Mapping[int, NDArray[np.float64]], names: Sequence[str], voxel_size_angstrom: float
+) -> Figure:
+    """Fourier shell correlations (shells up to Nyquist) of clusters over the spatial frequency, coloured as the map."""
     figure = new_figure(6.0, 3.2)
     axes = figure.subplots()
     plain_axes(axes)
-    for (name, curve), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
+    for number, curve in curves.items():
         shells = np.arange(len(curve)) / (2 * len(curve) * voxel_size_angstrom)
-        axes.plot(shells[1:], curve[1:], color=colour, linewidth=1.6, label=name)
+        axes.plot(shells[1:], curve[1:], color=class_colour(number), linewidth=1.6, label=names[number])
     for level in (0.143, 0.5):
         axes.axhline(level, color=FAINT, linewidth=1)
     axes.set_ylim(-0.15, 1.02)

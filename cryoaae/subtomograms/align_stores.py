@@ -20,6 +20,8 @@ from cryoaae.runs.resources import preflight
 from cryoaae.subtomograms.alignment_settings import AlignmentSettings
 from cryoaae.subtomograms.band import BandedParticles, band_of_stores, particles_of_stores
 from cryoaae.subtomograms.effort import Effort, multiplications_a_second
+from cryoaae.subtomograms.labels import Labels
+from cryoaae.subtomograms.mixture import Mixture, Stages
 from cryoaae.subtomograms.multi_reference import Aligner, Alignment, tasks
 from cryoaae.subtomograms.pose_agreement import VIEWS, sampled, turned_copies
 from cryoaae.subtomograms.standard import ParticlePoses, Particles
@@ -41,25 +43,53 @@ class Cost:
 
 @dataclass(frozen=True)
 class AlignedStores:
-    """Particles of stores, aligned: classes by falling size, none without particles.
+    """Particles of stores, aligned.
 
     Parameters
     ----------
     alignment : Alignment
     poses : ParticlePoses
-    aligner : Aligner
+    mixture : Mixture
+    stages : Stages
     order : (k,) int64
-        The aligner's number of each class.
+        The mixture's number of each class.
+    names : tuple of str
+        Of the classes; by default their numbers from 1.
+    mirrored : bool or None
+        Whether particles were assigned to mirror images of references; None: they were aligned by themselves.
     """
 
     alignment: Alignment
     poses: ParticlePoses
-    aligner: Aligner
+    mixture: Mixture
+    stages: Stages
     order: Tensor
+    names: tuple[str, ...] = ()
+    mirrored: bool | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.names or tuple(str(k + 1) for k in range(len(self.order)))
+
+    @property
+    def features(self) -> Tensor:
+        """Log-likelihood of each particle under each class in any pose, in standard deviations, (n, k) float32."""
+        evidence = self.alignment.evidence
+        return ((evidence - evidence.mean(dim=0)) / evidence.std(dim=0).clamp(min=1e-6)).float()
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """What ``codes.npz`` holds of it where there is no autoencoder, and so no style."""
+        probabilities = self.alignment.probabilities.float().numpy()
+        return {
+            "class_probabilities": probabilities, "features": self.features.numpy(),
+            "style": np.zeros((len(probabilities), 0), np.float32),
+        }  # fmt: skip
 
     def classified(self, particles: BandedParticles) -> Tensor:
         """Class probabilities (n, k) of other particles of the same band, in any pose."""
-        return shares(self.aligner.class_probabilities(particles)[:, self.order]).cpu()
+        return shares(self.mixture.class_probabilities(particles, self.stages)[:, self.order]).cpu()
 
 
 def expected_cost(stores: Sequence[SubtomogramStore], settings: AlignmentSettings) -> Cost:
@@ -83,9 +113,12 @@ def align_stores(
     progress: Progress,
     resume: bool = False,
     checkpoint_every_seconds: float = 60.0,
+    labels: Labels | None = None,
     device: torch.device | str = "cpu",
 ) -> AlignedStores:
     """Align all particles, keeping what is needed to go on under a run folder.
+
+    Classes come by falling size, none without particles; those that are known have their label for a name.
 
     Raises
     ------
@@ -95,7 +128,9 @@ def align_stores(
     progress.start("reading particles", None, "")
     grid = settings.grid(stores[0].box)
     particles = particles_of_stores(stores, settings.freq_max, working_box=grid, device=device)
-    aligner = Aligner(particles, settings, torch.Generator().manual_seed(seed))
+    known = labels if labels is not None and labels.names else None
+    generator = torch.Generator().manual_seed(seed)
+    aligner = Aligner(particles, settings, generator, None if known is None else known.classes)
     if resume and any((folder / CHECKPOINTS).glob("*.ckpt")):
         aligner.load_state(load_latest(folder / CHECKPOINTS))
     saved = time.monotonic()
@@ -115,7 +150,10 @@ def align_stores(
         raise
     order = by_size(found.classes)
     poses = ParticlePoses(found.rotations.cpu(), found.shifts_zyx.cpu() * (stores[0].box / grid))
-    return AlignedStores(only_classes(found, order), poses, aligner, order)
+    return AlignedStores(
+        only_classes(found, order), poses, aligner.fitted, aligner.stages, order,
+        () if known is None else known.names_of(aligner.fitted.owners[order]),
+    )  # fmt: skip
 
 
 def seen_again(aligned: AlignedStores, particles: Particles, progress: Progress) -> NDArray[np.int64]:
@@ -137,7 +175,7 @@ def seen_again(aligned: AlignedStores, particles: Particles, progress: Progress)
     progress.start("turning copies", float(VIEWS * len(rows)), "particle")
     found = [aligned.alignment.classes[rows]]
     for _ in range(VIEWS):
-        copies = turned_copies(particles, aligned.aligner.particles, rows, generator, progress)
+        copies = turned_copies(particles, aligned.mixture.particles, rows, generator, progress)
         found.append(aligned.classified(copies).argmax(dim=1))
     progress.finish()
     return torch.stack(found).numpy()

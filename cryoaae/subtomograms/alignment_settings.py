@@ -23,9 +23,10 @@ class AlignmentSettings:
     clusters : int or None
         Classes asked for; None: found, by what merging them would lose.
     references : int
-        References at first where the classes are to be found; fewer of few particles.
+        References at first; fewer of few particles.
     over : float
-        Where classes are asked for, so many times more references at first; those that are one structure are merged.
+        Where classes are asked for, at least so many times more references at first; those that are one structure are
+        merged. Begun with few, two classes may come to share a reference, which no merging undoes.
     working_box : int or None
         Edge of the grid, which covers the particles' box; None: theirs, but no more than 32.
     freq_max : float
@@ -86,9 +87,8 @@ class AlignmentSettings:
 
     def first_references(self, particles: int) -> int:
         """References at first, for so many particles."""
-        if self.clusters is not None:
-            return round(self.over * self.clusters)
-        return max(2, min(self.references, particles // LEAST_PARTICLES))
+        few = max(2, min(self.references, particles // LEAST_PARTICLES))
+        return few if self.clusters is None else max(few, round(self.over * self.clusters))
 
     def grid(self, box: int) -> int:
         """Edge of the working grid for particles of a box."""

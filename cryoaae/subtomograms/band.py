@@ -290,6 +290,20 @@ def bin_means(values: Tensor, weights: Tensor, bins: Tensor) -> Tensor:
     return (sums[0] / sums[1].clamp(min=1e-12))[bins]
 
 
+def signal_power(particles: BandedParticles) -> Tensor:
+    """Mean power of what the noise does not explain, by shell (shells,), contrast transfer divided out."""
+    shells = particles.band.shells.to(particles.coefficients.device)
+    mean = particles.coefficients.abs().double().square().mean(dim=0)
+    measured = particles.supports[particles.support_index].double().mean(dim=0)
+    contrast = particles.contrast.double().square().mean(dim=0)
+    left = mean - measured * particles.noise_power
+    sums = torch.zeros(2, particles.band.shell_count, dtype=torch.float64, device=left.device)
+    sums.index_add_(1, shells, torch.stack([left, measured * contrast[shells]]))
+    # Shells with no more than noise may still hold a little signal: a tenth of the noise at least.
+    floor = 0.1 * float(particles.noise_power.min())
+    return (sums[0] / sums[1].clamp(min=1e-12)).clamp(min=floor).float()
+
+
 def _standardised(volumes: Tensor) -> Tensor:
     flat = volumes.reshape(len(volumes), -1)
     std = flat.std(dim=1).clamp(min=1e-20)

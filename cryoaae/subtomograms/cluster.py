@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
@@ -23,11 +22,12 @@ from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
 from cryoaae.subtomograms.align_stores import AlignedStores, align_stores, expected_cost, seen_again
 from cryoaae.subtomograms.cluster_files import write_clustering
-from cryoaae.subtomograms.clustering import aligned_clustering, clustered, likelihood_features
+from cryoaae.subtomograms.clustering import aligned_clustering, clustered
 from cryoaae.subtomograms.embed import embed_particles
 from cryoaae.subtomograms.fit import VolumetricFit
 from cryoaae.subtomograms.labels import Labels, certain_labels, read_labels
 from cryoaae.subtomograms.model_files import FittedModel, check_apart
+from cryoaae.subtomograms.reference_model import ReferenceModel, assign_stores, holds_only_references
 from cryoaae.subtomograms.settings import ClusterSettings
 from cryoaae.subtomograms.standard import Particles, matching_standard, measure_standard, open_stores
 
@@ -97,14 +97,15 @@ def cluster(
     run : path
         Folder to make.
     by : "alignment", "autoencoder" or "both", optional
-        None: by alignment, or, with labels, by the autoencoder.
+        None: by alignment, or by the autoencoder of a model that has one.
     clusters : int, optional
         How many; None: found. By alignment, as many as particles tell apart that were averaged into neither; by the
         autoencoder, the most on which different poses of a particle agree.
     labels : path or sequence of path
-        Particle lists with the classes of some particles, one for each store: semi-supervised, by the autoencoder.
+        Particle lists with the classes of some particles, one for each store: semi-supervised.
     model : path, optional
-        A run folder: its model embeds the particles, and nothing is fitted.
+        A run folder, and nothing is fitted: its autoencoder embeds the particles; of an alignment alone, or with `by`
+        "alignment", they are assigned to its references.
     settings : ClusterSettings, optional
         Of alignment and fit.
     resume : bool
@@ -127,7 +128,7 @@ def cluster(
     chosen = choose_device(device)
     opened = open_stores(_paths(stores))
     known = read_labels(_paths(labels), opened) if _paths(labels) else Labels.none(sum(map(len, opened)))
-    way = _way(by, known, model)
+    way = _way(by, model)
     request = Request(
         _paths(stores), Path(run), way, clusters, _settings(settings, way, clusters, known, opened[0].box, model),
         tuple(_paths(labels)), None if model is None else Path(model),
@@ -135,6 +136,7 @@ def cluster(
     _check(request, sum(map(len, opened)), known)
     work = _Work(opened, chosen, progress, resume)
     # What may be refused is refused before anything is written.
+    references = _references(request, work) if way == ALIGNMENT else None
     prepared = None if way in (ALIGNMENT, BOTH) else _prepared(request, work, known)
     checked: dict[str, Any] = {"inputs": request.files(), "overwrite": overwrite, "resume": resume}
     if dry_run:
@@ -142,9 +144,9 @@ def cluster(
         return request.folder
     with RunFolder.create(request.folder, "cluster", request.config(), **checked):
         if way == ALIGNMENT:
-            _by_alignment(request, work)
+            _by_alignment(request, work, known, references)
         elif way == BOTH:
-            _by_both(request, work)
+            _by_both(request, work, known)
         else:
             assert prepared is not None
             _by_autoencoder(request, work, *prepared)
@@ -156,7 +158,6 @@ def plan(
     *,
     by: str | None = None,
     clusters: int | None = None,
-    labels: bool = False,
     model: PathLike | None = None,
     settings: ClusterSettings | None = None,
 ) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def plan(
     InputError
     """
     opened, settings = open_stores(_paths(stores)), settings or ClusterSettings()
-    way = by or (AUTOENCODER if labels or model is not None else ALIGNMENT)
+    way = _way(by, model)
     found: dict[str, Any] = {"by": way, "particles": sum(map(len, opened))}
     if model is not None:
         return found
@@ -183,16 +184,14 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[PathLike]:
     return [given] if isinstance(given, str | Path) else list(given)
 
 
-def _way(by: str | None, known: Labels, model: PathLike | None) -> str:
+def _way(by: str | None, model: PathLike | None) -> str:
     """Alignment, autoencoder or both."""
     if by is None:
-        return AUTOENCODER if known.names or model is not None else ALIGNMENT
+        return ALIGNMENT if model is None or holds_only_references(model) else AUTOENCODER
     if by not in WAYS:
         raise InputError("--by", f"'{by}' is not known", f"give {', '.join(WAYS)}")
-    if model is not None:
-        raise InputError("--by", "is for fitting, and --model is fitted", "leave it out")
-    if known.names and by != AUTOENCODER:
-        raise InputError("--labels", "are of use to the autoencoder alone", "leave them out, or give --by autoencoder")
+    if model is not None and by == BOTH:
+        raise InputError("--by", "both is for fitting, and --model is fitted", "give one way, or leave it out")
     return by
 
 
@@ -206,7 +205,8 @@ def _settings(
     classes = max(settings.classes, clusters or 0)
     if known.names:  # every label has a class, and no more are sought than asked for
         classes = max(len(known.names), clusters or 0, 2)
-    aligned = replace(settings.alignment, clusters=clusters, working_box=settings.alignment.grid(box))
+    wanted = max(len(known.names), clusters or 0) if known.names else clusters
+    aligned = replace(settings.alignment, clusters=wanted, working_box=settings.alignment.grid(box))
     working_box = min(settings.working_box or WORKING_BOX, box - box % 2)
     changed = {"classes": classes, "working_box": working_box, "alignment": asdict(aligned)}
     if way == BOTH:
@@ -239,6 +239,8 @@ def _check(request: Request, count: int, known: Labels) -> None:
         check_apart(request.folder, request.model)
         if request.labels:
             raise InputError("--labels", "are of no use to a model that is fitted", "leave out --model or --labels")
+        if request.by == ALIGNMENT and request.clusters is not None:
+            raise InputError("--clusters", "is for fitting, and --model has its classes", "leave it out")
     names = [Path(store).stem for store in request.stores]
     if len(set(names)) < len(names):
         raise InputError(request.stores[0], "two stores of one name", "rename one: outputs are named after them")
@@ -259,6 +261,15 @@ def _prepared(
     return VolumetricFit(particles, request.settings, known, work.device), None, particles
 
 
+def _references(request: Request, work: _Work) -> ReferenceModel | None:
+    """References that particles are assigned to; None where they are aligned anew."""
+    if request.model is None:
+        return None
+    references = ReferenceModel.load(request.model)
+    references.check(work.stores)
+    return references
+
+
 # -- the three ways -----------------------------------------------------------------------------------
 
 
@@ -274,39 +285,42 @@ def _by_autoencoder(
     write_clustering(request.folder, particles, clustering, embedding.columns, work.progress, fitted)
 
 
-def _aligned(request: Request, work: _Work) -> AlignedStores:
+def _aligned(request: Request, work: _Work, known: Labels) -> AlignedStores:
+    """Align, and save the references as a model."""
     assert request.settings is not None
-    return align_stores(
-        work.stores, request.settings.alignment, request.folder, seed=request.settings.seed, progress=work.progress,
-        resume=work.resume, checkpoint_every_seconds=request.settings.checkpoint_every_seconds, device=work.device,
+    settings = request.settings.alignment
+    aligned = align_stores(
+        work.stores, settings, request.folder, seed=request.settings.seed, progress=work.progress,
+        resume=work.resume, checkpoint_every_seconds=request.settings.checkpoint_every_seconds, labels=known,
+        device=work.device,
     )  # fmt: skip
+    ReferenceModel.of(aligned, settings, work.stores).save(request.folder)
+    return aligned
 
 
-def _by_alignment(request: Request, work: _Work) -> None:
-    aligned = _aligned(request, work)
-    assert request.settings is not None
-    grid = request.settings.alignment.grid(work.stores[0].box)
+def _by_alignment(request: Request, work: _Work, known: Labels, references: ReferenceModel | None) -> None:
+    if references is None:
+        aligned = _aligned(request, work, known)
+    else:
+        aligned = assign_stores(work.stores, references, progress=work.progress, device=work.device)
+        ReferenceModel.of(aligned, references.settings, work.stores).save(request.folder)
+    grid = aligned.mixture.particles.band.box
     particles = Particles(work.stores, measure_standard(work.stores, grid - grid % 2), aligned.poses)
-    features = likelihood_features(aligned)
-    clustering = aligned_clustering(aligned, features, seen_again(aligned, particles, work.progress))
-    codes = {
-        "class_probabilities": clustering.probabilities, "features": features.numpy(),
-        "style": np.zeros((len(particles), 0), np.float32),
-    }  # fmt: skip
-    write_clustering(request.folder, particles, clustering, codes, work.progress)
+    clustering = aligned_clustering(aligned, aligned.features, seen_again(aligned, particles, work.progress))
+    write_clustering(request.folder, particles, clustering, aligned.columns, work.progress)
 
 
-def _by_both(request: Request, work: _Work) -> None:
+def _by_both(request: Request, work: _Work, known: Labels) -> None:
     """The autoencoder learns the classes that were found as labels, and makes particles in the frames found.
 
     So its style need not hold the pose. The clusters stay those of the alignment.
     """
-    aligned = _aligned(request, work)
+    aligned = _aligned(request, work, known)
     assert request.settings is not None
     assert request.settings.working_box is not None
     standard = measure_standard(work.stores, request.settings.working_box)
     particles = Particles(work.stores, standard, aligned.poses)
-    found = certain_labels(aligned.alignment.probabilities)
+    found = certain_labels(aligned.alignment.probabilities, aligned.class_names)
     settings = request.settings.model_copy(update={"classes": max(2, len(found.names))})
     fitted = VolumetricFit(particles, settings, found, work.device).run(
         request.folder, work.progress, resume=work.resume

@@ -56,14 +56,10 @@ def write_clustering(
     """
     comparison = clustering.comparison
     methods = {name.lower().replace(" ", "_").replace("-", ""): found for name, found in comparison.assigned.items()}
-    found_poses: dict[str, NDArray[np.generic]] = {}
-    if particles.found:
-        poses = particles.poses
-        found_poses = {"rotation": poses.rotations.numpy(), "shift_zyx": poses.shifts_zyx.numpy()}
     write_codes(
         folder / CODES, particles, **codes,
         cluster=clustering.assigned, cluster_probabilities=clustering.probabilities,
-        plane=comparison.plane, outlier_score=comparison.outlier_score, **methods, **found_poses,
+        plane=comparison.plane, outlier_score=comparison.outlier_score, **methods,
     )  # fmt: skip
     averages = _averages(particles, clustering, progress)
     (folder / "classes").mkdir(exist_ok=True)
@@ -135,6 +131,7 @@ def summary(clustering: Clustering, averages: dict[int, Average]) -> dict[str, A
         "pose_agreement_kappa": level.kappa,
         "merge_shares": [round(share, 4) for share in clustering.merge_shares],
         "explained": None if clustering.explained is None else round(clustering.explained, 1),
+        "mirrored": clustering.mirrored,
         "curve": [{"clusters": f.clusters, "agreement": f.agreement, "kappa": f.kappa} for f in clustering.curve],
         "feature_curve": [{"clusters": k, **scores} for k, scores in clustering.comparison.curve.items()],
         "averages": {str(k + 1): {"particles": a.particles, "fsc": _plain(a.fsc)} for k, a in averages.items()},

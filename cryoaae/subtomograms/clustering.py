@@ -38,6 +38,8 @@ class Clustering:
         Of an alignment: what each merge of two references loses, down to one class (`merging.told_apart`).
     explained : float or None
         Of an alignment: log-likelihood of a particle under its class made of others, over that of none.
+    mirrored : bool or None
+        Of particles assigned to references: whether to their mirror images.
     """
 
     assigned: NDArray[np.int64]
@@ -48,6 +50,7 @@ class Clustering:
     comparison: Comparison
     merge_shares: tuple[float, ...] = ()
     explained: float | None = None
+    mirrored: bool | None = None
 
     @property
     def sizes(self) -> list[int]:
@@ -115,11 +118,5 @@ def aligned_clustering(
     comparison = compare(features, count, min(MOST_CLUSTERS, len(found.classes) - 1))
     return Clustering(
         found.classes.numpy(), found.probabilities.float().numpy(), level, [level],
-        tuple(str(k + 1) for k in range(count)), comparison, found.merge_shares, found.explained,
+        aligned.class_names, comparison, found.merge_shares, found.explained, aligned.mirrored,
     )  # fmt: skip
-
-
-def likelihood_features(aligned: AlignedStores) -> Tensor:
-    """Log-likelihood of each particle under each class in any pose, in standard deviations, (n, k) float32."""
-    evidence = aligned.alignment.evidence
-    return ((evidence - evidence.mean(dim=0)) / evidence.std(dim=0).clamp(min=1e-6)).float()

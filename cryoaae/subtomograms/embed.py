@@ -1,11 +1,13 @@
 """Codes of particles: each is seen as it is and in fixed other poses, and what it is said to be is averaged.
 
 The poses and the noise that fills them are the same for every particle, so that a code depends on nothing but the
-particle: neither on the order of a store nor on its neighbours.
+particle: neither on the order of a store nor on its neighbours. Under the references of an alignment alone a particle
+is aligned instead (`reference_model`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoaae.io.atomic import atomic_path
+from cryoaae.io.store import SubtomogramStore
 from cryoaae.models.categorical import class_of
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.runs.folder import RunFolder
@@ -22,7 +25,8 @@ from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
 from cryoaae.subtomograms.copies import as_it_is, completed, fine_grid, in_reference_frame, turned_particle
 from cryoaae.subtomograms.model_files import FittedModel, check_apart
-from cryoaae.subtomograms.standard import Particles, matching_standard, open_stores
+from cryoaae.subtomograms.reference_model import ReferenceModel, assign_stores, holds_only_references
+from cryoaae.subtomograms.standard import Particles, matching_standard, measure_standard, open_stores
 
 CODES = "codes.npz"
 # Poses in which a particle is seen, its own among them.
@@ -122,15 +126,20 @@ def _embedded(
 def write_codes(path: Path, particles: Particles, **columns: NDArray[np.generic]) -> None:
     """Write columns of n rows as an .npz file of named arrays, atomically.
 
-    Every row says which particle it is by `store` (file name), `index` (in that store) and `row` (in its list).
+    Every row says which particle it is by `store` (file name), `index` (in that store) and `row` (in its list). Poses
+    that were found are written, too.
     """
+    poses: dict[str, NDArray[np.generic]] = {}
+    if particles.found:
+        found = particles.poses
+        poses = {"rotation": found.rotations.numpy(), "shift_zyx": found.shifts_zyx.numpy()}
     places = [particles.place(i) for i in range(len(particles))]
     stores = [store.path.name for store in particles.stores]
     with atomic_path(path) as part, part.open("wb") as file:
         np.savez(
             file, store=np.array([stores[s] for s, _ in places]), index=np.array([i for _, i in places]),
             row=np.array([int(particles.stores[s].facts.rows[i]) for s, i in places]),
-            **columns,  # type: ignore[arg-type]
+            **columns, **poses,  # type: ignore[arg-type]
         )  # fmt: skip
 
 
@@ -145,7 +154,7 @@ def embed(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the codes of a store's particles under a fitted model.
+    """Write the codes of a store's particles under a fitted model: an autoencoder, or references of an alignment.
 
     Parameters
     ----------
@@ -168,17 +177,45 @@ def embed(
     """
     set_threads(threads)
     keep_freed_memory()
-    chosen, folder = choose_device(device), Path(output)
-    fitted = FittedModel.load(model, chosen)
+    chosen, folder, progress = choose_device(device), Path(output), progress or NullProgress()
     check_apart(folder, model)
-    stores = open_stores([store])
-    config = {"store": str(store), "model": str(model), "digest": fitted.digest}
-    inputs = [Path(store)]
+    stores, inputs = open_stores([store]), [Path(store)]
+    embedding = _by_references if holds_only_references(model) else _by_autoencoder
+    digest, columns = embedding(stores, model, chosen, progress)
+    config = {"store": str(store), "model": str(model), "digest": digest}
     if dry_run:
         RunFolder.check(folder, config, inputs=inputs, overwrite=overwrite)
         return folder
-    particles = Particles(stores, matching_standard(stores, fitted.standard))
     with RunFolder.create(folder, "embed", config, inputs=inputs, overwrite=overwrite):
-        embedding = embed_particles(fitted, particles, device=chosen, progress=progress)
-        write_codes(folder / CODES, particles, **embedding.columns)
+        particles, codes = columns()
+        write_codes(folder / CODES, particles, **codes)
     return folder
+
+
+# The digest of a model, and a function that embeds the particles: what may be refused is refused before it is called.
+_Prepared = tuple[str, Callable[[], tuple[Particles, dict[str, NDArray[np.generic]]]]]
+
+
+def _by_autoencoder(
+    stores: list[SubtomogramStore], model: Path | str, device: torch.device, progress: Progress
+) -> _Prepared:
+    fitted = FittedModel.load(model, device)
+    particles = Particles(stores, matching_standard(stores, fitted.standard))
+    return fitted.digest, lambda: (
+        particles, embed_particles(fitted, particles, device=device, progress=progress).columns
+    )
+
+
+def _by_references(
+    stores: list[SubtomogramStore], model: Path | str, device: torch.device, progress: Progress
+) -> _Prepared:
+    references = ReferenceModel.load(model)
+    references.check(stores)
+
+    def columns() -> tuple[Particles, dict[str, NDArray[np.generic]]]:
+        aligned = assign_stores(stores, references, progress=progress, device=device)
+        grid = references.working_box
+        particles = Particles(stores, measure_standard(stores, grid - grid % 2), aligned.poses)
+        return particles, aligned.columns
+
+    return references.digest, columns

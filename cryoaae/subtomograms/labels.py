@@ -41,11 +41,18 @@ class Labels:
         return cls(torch.full((count,), UNLABELLED, dtype=torch.long))
 
 
-def certain_labels(probabilities: Tensor) -> Labels:
-    """Classes that were found, as far as they are certain, from their probabilities (n, classes); named from 1."""
+    def names_of(self, numbers: Tensor) -> tuple[str, ...]:
+        """Names of clusters, of which each is a known class (k,), or, -1, none."""
+        return tuple(
+            self.names[number] if number >= 0 else f"unlabelled {k + 1}" for k, number in enumerate(numbers.tolist())
+        )
+
+
+def certain_labels(probabilities: Tensor, names: tuple[str, ...]) -> Labels:
+    """Classes that were found, as far as they are certain, from their probabilities (n, classes)."""
     best, classes = probabilities.max(dim=1)
     known = torch.where(best >= CERTAIN, classes, UNLABELLED)
-    return Labels(known, tuple(str(k + 1) for k in range(probabilities.shape[1])))
+    return Labels(known, names)
 
 
 def read_labels(paths: Sequence[Path | str], stores: Sequence[SubtomogramStore]) -> Labels:

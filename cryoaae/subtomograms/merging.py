@@ -22,6 +22,7 @@ structures 0.16 and more (docs/decisions/0018).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,8 +88,18 @@ class Evidence:
         return Evidence(sums[kept][:, kept], counts[kept])
 
 
-def merged(evidence: Evidence, clusters: int) -> tuple[list[list[int]], list[float]]:
+def merged(
+    evidence: Evidence, clusters: int, owners: Sequence[int] | None = None
+) -> tuple[list[list[int]], list[float]]:
     """Merge references until `clusters` are left, always the pair that loses least.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    clusters : int
+    owners : sequence of int, optional
+        Known class to which each reference belongs, -1: none. Those of one class are one from the start, those of two
+        are never merged, and as many as there are classes are left at least.
 
     Returns
     -------
@@ -98,15 +109,31 @@ def merged(evidence: Evidence, clusters: int) -> tuple[list[list[int]], list[flo
         Of each merge, in the order made, in units of log-likelihood.
     """
     groups, lost = [[k] for k in range(len(evidence.counts))], []
-    while len(groups) > clusters:
-        losses = evidence.losses()
+    known = list(owners or [-1] * len(groups))
+    while len(groups) > clusters or _twice(known):
         first, second = torch.triu_indices(len(groups), len(groups), offset=1)
-        least = int(losses[first, second].argmin())
+        one = torch.tensor(known)
+        if _twice(known):
+            kept = (one[first] == one[second]) & (one[first] >= 0)
+        else:
+            kept = (one[first] < 0) | (one[second] < 0)
+        if not bool(kept.any()):
+            break
+        losses = evidence.losses()
+        of_pairs = torch.where(kept, losses[first, second].cpu(), torch.inf)
+        least = int(of_pairs.argmin())
         a, b = int(first[least]), int(second[least])
         lost.append(float(losses[a, b]))
         groups[a] += groups.pop(b)
+        known[a] = max(known[a], known.pop(b))
         evidence = evidence.joined(a, b)
     return groups, lost
+
+
+def _twice(owners: list[int]) -> bool:
+    """Whether two references belong to one class."""
+    known = [owner for owner in owners if owner >= 0]
+    return len(set(known)) < len(known)
 
 
 def told_apart(evidence: Evidence) -> tuple[list[list[int]], list[float]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cryoaae.runs.progress import Progress
-from cryoaae.subtomograms.band import BandedParticles, bin_means
+from cryoaae.subtomograms.band import BandedParticles, bin_means, signal_power
 from cryoaae.subtomograms.pose_search import Poses, SearchGrid, refine, search
 from cryoaae.subtomograms.references import LEAST_POWER, References, Turns
 
@@ -19,12 +19,16 @@ OFF_CENTRE_VOXELS = 0.25
 DEAD_PARTICLES = 2.0
 # No proportion falls below this share of one particle.
 LEAST_PARTICLES = 0.1
+# No contrast falls below this share of what it was, so that a shell can come back.
+LEAST_CONTRAST = 1e-3
 # Steps from nothing to a reference, poses known.
 STEPS_ANEW = 6
 # Coarse poses of a particle whose neighbours are searched.
 KEPT = 8
 # Names of the tensors that say what a mixture is.
-STATE = ("grid", "power", "log_proportions", "noise_power", "signal_power")
+STATE = ("grid", "power", "log_proportions", "noise_power", "signal_power", "owners")
+# Of references that any particle may be of, and of particles of which no class is known.
+ANY = -1
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Mixture:
     noise_power : (q,)
     signal_power : (shells,)
         tau^2 of a fresh seed.
+    owners : (k,) int64
+        Known class to which a reference belongs; -1: none.
+    labels : (n,) int64, optional
+        Known class of each particle, which may then be of no reference of another; -1: not known.
     history : list of float
         Log-likelihood a particle at each E-step.
     """
@@ -58,23 +66,32 @@ class Mixture:
     log_proportions: Tensor
     noise_power: Tensor
     signal_power: Tensor
+    owners: Tensor
+    labels: Tensor | None = None
     history: list[float] = field(default_factory=list)
 
     @classmethod
     def seeded(
-        cls, particles: BandedParticles, count: int, grid: SearchGrid, generator: torch.Generator, progress: Progress
+        cls,
+        particles: BandedParticles,
+        owners: Tensor,
+        labels: Tensor | None,
+        grid: SearchGrid,
+        generator: torch.Generator,
+        progress: Progress,
     ) -> Mixture:
-        """References that are single particles, far from each other in every pose."""
-        signal, device = _signal_power(particles), particles.coefficients.device
+        """References that are single particles, far from each other in every pose, each of its owner's particles."""
+        signal, device, count = signal_power(particles), particles.coefficients.device, len(owners)
         one = torch.zeros(1, device=device)
         mixture = cls(
-            particles, References(particles.band, 1, signal, device), one, particles.noise_power.clone(), signal
-        )
+            particles, References(particles.band, 1, signal, device), one, particles.noise_power.clone(), signal,
+            owners.to(device), None if labels is None else labels.to(device),
+        )  # fmt: skip
         seeds = References(particles.band, count, signal, device)
         gain = torch.full((len(particles),), -torch.inf, device=device)
         for k in range(count):
             progress.check()
-            (row,) = mixture._unexplained(gain, 1, grid.count, generator)
+            row = mixture._unexplained_of(k, gain, grid.count, generator)
             mixture._seed(0, row)
             seeds.grid[k] = mixture.references.grid[0]
             turned = mixture.references.turned(grid.turns)
@@ -84,29 +101,49 @@ class Mixture:
         return mixture
 
     @classmethod
-    def of_state(cls, particles: BandedParticles, state: dict[str, Any]) -> Mixture:
+    def of_state(cls, particles: BandedParticles, state: dict[str, Any], labels: Tensor | None = None) -> Mixture:
         """Build from what `state` gave."""
         device = particles.coefficients.device
-        grid, power, proportions, noise, signal = (state[name].to(device) for name in STATE)
+        grid, power, proportions, noise, signal, owners = (state[name].to(device) for name in STATE)
         references = References(particles.band, len(grid), signal, device)
         references.grid, references.power = grid, power
-        return cls(particles, references, proportions, noise, signal, list(state["history"]))
+        known = None if labels is None else labels.to(device)
+        return cls(particles, references, proportions, noise, signal, owners, known, list(state["history"]))
 
     def state(self) -> dict[str, Any]:
         """All but the particles, as tensors and plain data."""
         found = (
-            self.references.grid, self.references.power, self.log_proportions, self.noise_power, self.signal_power
-        )
+            self.references.grid, self.references.power, self.log_proportions, self.noise_power, self.signal_power,
+            self.owners,
+        )  # fmt: skip
         return {**dict(zip(STATE, found, strict=True)), "history": list(self.history)}
+
+    @property
+    def allowed(self) -> Tensor | None:
+        """References (n, k) that each particle may be of; None: any."""
+        if self.labels is None:
+            return None
+        known = self.labels[:, None]
+        return (known == ANY) | (known == self.owners)
+
+    def _unexplained_of(self, which: int, gain: Tensor, coefficients: int, generator: torch.Generator) -> int:
+        """Draw a particle for a reference: one of its owner's, where it has one."""
+        owner = int(self.owners[which])
+        if self.labels is not None and owner != ANY:
+            gain = torch.where(self.labels == owner, gain, torch.nan)
+        return self._unexplained(gain, 1, coefficients, generator)[0]
 
     def _unexplained(self, gain: Tensor, count: int, coefficients: int, generator: torch.Generator) -> list[int]:
         """Draw particles with odds of the power, over that of the noise, that their likeliest pose leaves.
 
-        l = (|x|^2 - |x - H P t|^2) / sigma^2, so that is |x|^2 / sigma^2 - l; the least of it is taken for noise.
+        l = (|x|^2 - |x - H P t|^2) / sigma^2, so that is |x|^2 / sigma^2 - l; the least of it is taken for noise. Those
+        with no number for a gain are not drawn.
         """
         power = self.particles.coefficients[:, :coefficients].abs().square() / self.noise_power[:coefficients]
         left = power.sum(dim=1) - gain
-        odds = torch.where(left.isfinite(), left - left.min(), 1.0).clamp(min=1e-6)
+        least = left[left.isfinite()].min() if bool(left.isfinite().any()) else 0.0
+        odds = torch.where(left.isfinite(), left - least, 1.0).clamp(min=1e-6)
+        odds = torch.where(gain.isnan(), 0.0, odds)
         return [int(row) for row in torch.multinomial(odds.double().cpu(), count, generator=generator)]
 
     def _seed(self, which: int, row: int) -> None:
@@ -127,8 +164,9 @@ class Mixture:
         """
         turned = self.references.turned(grid.turns)
         poses = search(
-            self.particles, turned, grid, self.noise_power, self.log_proportions, temperature=temperature
-        )
+            self.particles, turned, grid, self.noise_power, self.log_proportions, allowed=self.allowed,
+            temperature=temperature,
+        )  # fmt: skip
         self.note(poses, temperature, grid.count)
         self._maximise(poses, turned, grid)
         if generator is not None:
@@ -136,17 +174,23 @@ class Mixture:
             self._revive(poses, grid.count, generator)
 
     def alive(self) -> Tensor:
-        """References that are not dead; at least the largest: (m,) int64."""
+        """References that are not dead; at least the largest, and the largest of each owner: (m,) int64."""
         proportions = self.log_proportions.exp()
-        least = min(DEAD_PARTICLES / len(self.particles), float(proportions.max()))
-        return (proportions >= least).nonzero()[:, 0]
+        living = proportions >= min(DEAD_PARTICLES / len(self.particles), float(proportions.max()))
+        for owner in self.owners[self.owners != ANY].unique():
+            living[torch.where(self.owners == owner, proportions, -1.0).argmax()] = True
+        return living.nonzero()[:, 0]
 
     def _revive(self, poses: Poses, coefficients: int, generator: torch.Generator) -> None:
         """Sow references again that hold less than `DEAD_PARTICLES`."""
         proportions = self.log_proportions.exp()
         dead = (proportions * len(self.particles) < DEAD_PARTICLES).nonzero()[:, 0].tolist()
         if dead:
-            for k, row in zip(dead, self._unexplained(poses.gain, len(dead), coefficients, generator), strict=True):
+            free = [k for k in dead if self.owners[k] == ANY]
+            rows = self._unexplained(poses.gain, len(free), coefficients, generator) if free else []
+            owned = [k for k in dead if self.owners[k] != ANY]
+            rows += [self._unexplained_of(k, poses.gain, coefficients, generator) for k in owned]
+            for k, row in zip(free + owned, rows, strict=True):
                 self._seed(k, row)
             proportions[dead] = 1 / len(proportions)
             self.log_proportions = (proportions / proportions.sum()).log()
@@ -162,15 +206,21 @@ class Mixture:
         coarse, fine = stages.coarse, stages.fine
         first = search(
             self.particles, self.references.turned(coarse.turns), coarse, self.noise_power, self.log_proportions,
-            keep=KEPT,
-        )
+            allowed=self.allowed, keep=KEPT,
+        )  # fmt: skip
         which, rotation = first.cell // len(coarse.rotations), first.cell % len(coarse.rotations)
         candidates = which[..., None] * len(fine.rotations) + stages.children[rotation]
         turned = self.references.turned(fine.turns)
         poses = refine(
-            self.particles, turned, fine, self.noise_power, self.log_proportions, candidates.flatten(1)
-        )
+            self.particles, turned, fine, self.noise_power, self.log_proportions, candidates.flatten(1),
+            allowed=self.allowed,
+        )  # fmt: skip
         return poses, turned, first
+
+    def class_probabilities(self, particles: BandedParticles, stages: Stages) -> Tensor:
+        """Probabilities (n, k) of the classes for other particles of the same band and noise, in any pose."""
+        poses = replace(self, particles=particles, labels=None, history=[]).fine_poses(stages)[0]
+        return torch.softmax(poses.class_log_weight, dim=1)
 
     def note(self, poses: Poses, temperature: float, count: int) -> None:
         """Log-likelihood of the first coefficients: the ratio over noise alone, and noise alone."""
@@ -186,11 +236,10 @@ class Mixture:
 
     def _maximise(self, poses: Poses, turned: Tensor, grid: SearchGrid) -> None:
         """Re-estimate proportions, noise and references."""
-        count, rotations = grid.count, len(grid.rotations)
-        weight, which = poses.weight, poses.cell // rotations
-        mass = torch.zeros(len(self.references), device=weight.device).index_add_(0, which.flatten(), weight.flatten())
+        count = grid.count
+        mass = self._mass(poses, grid)
         self.log_proportions = ((mass + LEAST_PARTICLES) / (mass + LEAST_PARTICLES).sum()).log()
-        sums = [self._posed_sums(poses, weight * (which == k), grid, rotations) for k in range(len(mass))]
+        sums = self._sums(poses, grid)
         self._estimate_noise(sums, turned, count)
         for k, (cells, values, weights) in enumerate(sums):
             if not len(cells):
@@ -198,6 +247,46 @@ class Mixture:
             noise = self.noise_power[:count]
             turns = Turns(grid.turns.index[cells], grid.turns.share[cells])
             self.references.ascend(k, turns, (values - weights * turned[k, cells]) / noise, weights / noise)
+
+    def match_brightness(self) -> None:
+        """Take for the contrast of all particles the one factor that gives them the power of the references."""
+        shells = self.particles.band.shells
+        expected, found = self.signal_power.cpu()[shells].sum(), signal_power(self.particles).cpu()[shells].sum()
+        factor = float((found / expected.clamp(min=LEAST_POWER)).sqrt())
+        self.particles = replace(self.particles, contrast=self.particles.contrast * factor)
+
+    def adapt(self, poses: Poses, turned: Tensor, grid: SearchGrid) -> None:
+        """Re-estimate contrast and noise under references and proportions that stay as they are.
+
+        Particles of another set differ in brightness and in what the microscope does to each frequency: in every shell
+        the contrast of all of them is that factor on the references which leaves least,  sum Re conj(P t) S / sum W
+        |P t|^2  times what it was, and not negative. Proportions that followed the particles would sweep all of a set
+        that says little into one class.
+        """
+        count, sums = grid.count, self._sums(poses, grid)
+        shells = self.particles.band.shells[:count].to(turned.device)
+        found = torch.zeros(2, self.particles.band.shell_count, dtype=torch.float64, device=turned.device)
+        for k, (cells, values, weights) in enumerate(sums):
+            own = turned[k, cells]
+            rows = torch.stack([(own.conj() * values).real, weights * own.abs().square()])
+            found.index_add_(1, shells, rows.double().sum(dim=1))
+        factor = torch.where(found[1] > 0, found[0] / found[1].clamp(min=1e-12), 1.0).clamp(min=LEAST_CONTRAST).float()
+        self.particles = replace(self.particles, contrast=self.particles.contrast * factor)
+        by_shell = factor[shells]
+        matched = [(cells, values * by_shell, weights * by_shell.square()) for cells, values, weights in sums]
+        self._estimate_noise(matched, turned, count)
+
+    def _mass(self, poses: Poses, grid: SearchGrid) -> Tensor:
+        """Particles of each reference, (k,)."""
+        which = poses.cell // len(grid.rotations)
+        empty = torch.zeros(len(self.references), device=which.device)
+        return empty.index_add_(0, which.flatten(), poses.weight.flatten())
+
+    def _sums(self, poses: Poses, grid: SearchGrid) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """`_posed_sums` of each reference."""
+        rotations, weight = len(grid.rotations), poses.weight
+        which = poses.cell // rotations
+        return [self._posed_sums(poses, weight * (which == k), grid, rotations) for k in range(len(self.references))]
 
     def _posed_sums(
         self, poses: Poses, weight: Tensor, grid: SearchGrid, rotations: int
@@ -251,20 +340,7 @@ class Mixture:
     def keep(self, groups: list[Tensor]) -> None:
         """Keep the largest reference of each group (m,) of them, with the proportions of all in it."""
         proportions = self.log_proportions.exp()
+        self.owners = torch.stack([self.owners[own].max() for own in groups])
         self.references.keep([int(own[proportions[own].argmax()]) for own in groups])
         held = torch.stack([proportions[own].sum() for own in groups])
         self.log_proportions = (held / held.sum()).log()
-
-
-def _signal_power(particles: BandedParticles) -> Tensor:
-    """Mean power of what the noise does not explain, by shell (shells,), contrast transfer divided out."""
-    shells = particles.band.shells.to(particles.coefficients.device)
-    mean = particles.coefficients.abs().double().square().mean(dim=0)
-    measured = particles.supports[particles.support_index].double().mean(dim=0)
-    contrast = particles.contrast.double().square().mean(dim=0)
-    left = mean - measured * particles.noise_power
-    sums = torch.zeros(2, particles.band.shell_count, dtype=torch.float64, device=left.device)
-    sums.index_add_(1, shells, torch.stack([left, measured * contrast[shells]]))
-    # Shells with no more than noise may still hold a little signal: a tenth of the noise at least.
-    floor = 0.1 * float(particles.noise_power.min())
-    return (sums[0] / sums[1].clamp(min=1e-12)).clamp(min=floor).float()

@@ -29,7 +29,7 @@ from cryoaae.subtomograms.band import BandedParticles
 from cryoaae.subtomograms.effort import Effort
 from cryoaae.subtomograms.held_out import held_out_evidence
 from cryoaae.subtomograms.merging import merged, told_apart
-from cryoaae.subtomograms.mixture import Mixture, Stages
+from cryoaae.subtomograms.mixture import ANY, Mixture, Stages
 from cryoaae.subtomograms.pose_refinement import refined_poses
 from cryoaae.subtomograms.pose_search import COARSE_SHIFT, FINE_SHIFT, SearchGrid, shift_grid
 from cryoaae.subtomograms.references import References
@@ -63,7 +63,8 @@ class Alignment:
     evidence : (n, k)
         Log-likelihood of each particle under each class, over all poses of the coarse search, over that of none.
     explained : float
-        Mean log-likelihood of a particle under its class made of the half that it is not in, over that of none.
+        Mean log-likelihood of a particle, in its likeliest pose, under its class made of the half that it is not in,
+        over that of none; of particles assigned to references, under these.
     """
 
     classes: Tensor
@@ -75,7 +76,7 @@ class Alignment:
     log_likelihood: tuple[float, ...]
     merge_shares: tuple[float, ...]
     evidence: Tensor
-    explained: float = 0.0
+    explained: float
 
 
 def align(
@@ -83,6 +84,7 @@ def align(
     settings: AlignmentSettings | None = None,
     *,
     generator: torch.Generator,
+    labels: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Alignment:
     """Classify and align particles from seeds drawn among them.
@@ -93,6 +95,8 @@ def align(
     settings : AlignmentSettings, optional
     generator : torch.Generator
         On the CPU.
+    labels : (n,) int64, optional
+        Known class of each particle, from 0; -1: not known.
     progress : Progress, optional
 
     Raises
@@ -100,7 +104,7 @@ def align(
     InputError
         For fewer particles than references.
     """
-    return Aligner(particles, settings or AlignmentSettings(), generator).run(progress or NullProgress())
+    return Aligner(particles, settings or AlignmentSettings(), generator, labels).run(progress or NullProgress())
 
 
 class Aligner:
@@ -112,6 +116,10 @@ class Aligner:
     settings : AlignmentSettings
     generator : torch.Generator
         On the CPU.
+    labels : (n,) int64, optional
+        Known class of each particle; -1: not known. Each has references of its own, which are sown from its particles
+        and merged into one, and no particle that is known can be of another's; the settings then ask for as many
+        classes as are known, or more.
 
     Raises
     ------
@@ -119,9 +127,16 @@ class Aligner:
         For fewer particles than references.
     """
 
-    def __init__(self, particles: BandedParticles, settings: AlignmentSettings, generator: torch.Generator) -> None:
-        self.particles, self.settings, self.generator = particles, settings, generator
+    def __init__(
+        self,
+        particles: BandedParticles,
+        settings: AlignmentSettings,
+        generator: torch.Generator,
+        labels: Tensor | None = None,
+    ) -> None:
+        self.particles, self.settings, self.generator, self.labels = particles, settings, generator, labels
         self.count = settings.first_references(len(particles))
+        self.owners = _owners(self.count, settings, labels)
         if len(particles) < self.count:
             raise InputError("particles", f"{len(particles)} for {self.count} references", "ask for fewer clusters")
         self.stages = search_stages(particles, settings)
@@ -150,18 +165,18 @@ class Aligner:
                 self._do(name, number, progress)
                 self.done += 1
                 self._drawn = self.generator.get_state()
-                assert self.mixture is not None
-                facts = {"log_likelihood": self.mixture.history[-1]} if self.mixture.history else {}
+                facts = {"log_likelihood": self.fitted.history[-1]} if self.fitted.history else {}
                 progress.advance(effort.of_task(name), **facts)
                 after_task()
-            assert self.mixture is not None
-            return replace(_result(self.mixture, self.stages, self.shares, progress), explained=self.explained)
+            return replace(pose_all(self.fitted, self.stages, self.shares, progress), explained=self.explained)
         finally:
             progress.finish()
 
     def _do(self, name: str, number: int, progress: Progress) -> None:
         if name == SEED:
-            self.mixture = Mixture.seeded(self.particles, self.count, self.stages.coarse, self.generator, progress)
+            self.mixture = Mixture.seeded(
+                self.particles, self.owners, self.labels, self.stages.coarse, self.generator, progress
+            )
             return
         assert self.mixture is not None
         if name == COARSE:
@@ -187,14 +202,14 @@ class Aligner:
         groups, shares = told_apart(evidence)
         self.shares, self.explained = tuple(shares), evidence.explained
         if wanted is not None:
-            groups = merged(evidence, wanted)[0]
+            groups = merged(evidence, wanted, mixture.owners[alive].tolist())[0]
         mixture.keep([alive[group] for group in groups])
 
-    def class_probabilities(self, particles: BandedParticles) -> Tensor:
-        """Probabilities (n, k) of the classes for particles of the same band and noise, in any pose."""
+    @property
+    def fitted(self) -> Mixture:
+        """What the tasks so far have made."""
         assert self.mixture is not None
-        poses = replace(self.mixture, particles=particles, history=[]).fine_poses(self.stages)[0]
-        return torch.softmax(poses.class_log_weight, dim=1)
+        return self.mixture
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on after the last whole task, as tensors and plain data."""
@@ -209,9 +224,22 @@ class Aligner:
         self.explained = float(state["explained"])
         self.generator.set_state(self._drawn)
         self.mixture, self.best = (
-            None if state[name] is None else Mixture.of_state(self.particles, state[name])
+            None if state[name] is None else Mixture.of_state(self.particles, state[name], self.labels)
             for name in ("mixture", "best")
         )
+
+
+def _owners(count: int, settings: AlignmentSettings, labels: Tensor | None) -> Tensor:
+    """Known class to which each reference at first belongs, as many of each; -1: none."""
+    owners = torch.full((count,), ANY)
+    if labels is None:
+        return owners
+    known = int(labels.max()) + 1
+    if settings.clusters is None or settings.clusters < known:
+        raise ValueError(f"{known} labels for {settings.clusters} clusters")
+    owned = round(settings.over * known)
+    owners[:owned] = torch.arange(owned) % known
+    return owners
 
 
 def tasks(settings: AlignmentSettings) -> list[tuple[str, int]]:
@@ -239,10 +267,12 @@ def search_stages(particles: BandedParticles, settings: AlignmentSettings) -> St
     return Stages(coarse, fine, nearest_rotations(coarse.rotations, fine.rotations, near), settings.fine_step_deg)
 
 
-def _result(mixture: Mixture, stages: Stages, shares: tuple[float, ...], progress: Progress) -> Alignment:
+def pose_all(mixture: Mixture, stages: Stages, shares: tuple[float, ...], progress: Progress) -> Alignment:
     """A last E-step, poses between those of the grid, and everything as the caller wants it."""
     poses, _, coarse = mixture.fine_poses(stages)
     mixture.note(poses, 1.0, stages.fine.count)
+    if mixture.labels is not None:  # what the particles themselves say, whatever is known of them
+        coarse = replace(mixture, labels=None).fine_poses(stages)[2]
     probabilities = torch.softmax(poses.class_log_weight, dim=1)
     fine, rotations = stages.fine, len(stages.fine.rotations)
     # The likeliest pose in the likeliest class, which need not hold the likeliest pose of all.
@@ -255,5 +285,5 @@ def _result(mixture: Mixture, stages: Stages, shares: tuple[float, ...], progres
     )  # fmt: skip
     return Alignment(
         cell // rotations, probabilities, turned, moved, mixture.references.volumes(), mixture.log_proportions.exp(),
-        tuple(mixture.history), shares, coarse.class_log_weight - mixture.log_proportions,
+        tuple(mixture.history), shares, coarse.class_log_weight - mixture.log_proportions, float(poses.gain.mean()),
     )  # fmt: skip

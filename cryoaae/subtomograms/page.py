@@ -139,14 +139,16 @@ def _most_certain(page: ClusterPage, cluster: int) -> list[NDArray[np.float32]]:
 
 
 def _resolution(page: ClusterPage) -> ReportSection:
-    curves = {page.clustering.names[k]: average.fsc for k, average in page.averages.items()}
-    figure = fsc_figure(curves, page.particles.standard.working_voxel_angstrom)
+    curves = {k: average.fsc for k, average in page.averages.items()}
+    figure = fsc_figure(curves, page.clustering.names, page.particles.standard.working_voxel_angstrom)
     sentences = ["Fourier shell correlation of the averages of two halves of each cluster."]
     if page.aligned:
         sentences.append(
             "Both halves were aligned to one reference, so up to the end of the alignment's band noise agrees, too: "
             "the curves are upper bounds. For a resolution to publish, refine the halves independently in RELION."
         )
+    if page.clustering.mirrored is not None:
+        sentences.append("An average of noise looks like the reference that the noise was aligned to.")
     caption = "Horizontal: 0.143 and 0.5."
     return ReportSection("Averages", tuple(sentences), (ReportFigure(png(figure), caption, "FSC of averages"),))
 
@@ -178,6 +180,13 @@ def _number(page: ClusterPage) -> ReportSection:
 
 def _merging(clustering: Clustering) -> ReportSection:
     title = "How many clusters?"
+    if clustering.mirrored is not None:
+        hand = "their mirror images, which fit better than they" if clustering.mirrored else "them as they are"
+        said = (
+            "Particles were assigned to the references of another run, which stay as they are. Every class of theirs "
+            f"is here, also where it is empty. All particles went to {hand}."
+        )
+        return ReportSection(title, (said,))
     if not clustering.merge_shares:
         return ReportSection(title, ("Of all references only one was left before any merge.",))
     sentences = (

@@ -102,6 +102,7 @@ def search(
     noise_power: Tensor,
     log_proportions: Tensor,
     *,
+    allowed: Tensor | None = None,
     temperature: float = 1.0,
     keep: int = 16,
 ) -> Poses:
@@ -117,6 +118,8 @@ def search(
         sigma^2.
     log_proportions : (k,)
         log p_k.
+    allowed : (n, k) bool, optional
+        References that each particle may be of; None: any.
     temperature : float
         T.
     keep : int
@@ -136,7 +139,10 @@ def search(
         norm = torch.einsum("bs,bcs->bc", power, norms[particles.support_index[rows]]) if len(norms) > 1 else (
             power @ norms[0].T
         )
-        found.append(_likeliest(best - norm, shift, None, prior, classes, temperature, keep))
+        score = best - norm
+        if allowed is not None:
+            score.masked_fill_(~allowed[rows].repeat_interleave(rotations, dim=1), -torch.inf)
+        found.append(_likeliest(score, shift, None, prior, classes, temperature, keep))
     return _joined(found)
 
 
@@ -148,6 +154,7 @@ def refine(
     log_proportions: Tensor,
     candidates: Tensor,
     *,
+    allowed: Tensor | None = None,
     temperature: float = 1.0,
     keep: int = 8,
 ) -> Poses:
@@ -171,6 +178,8 @@ def refine(
         norm = torch.einsum("bmq,bq->bm", chosen.square(), weight.repeat_interleave(2, dim=1))
         score = best - norm
         score[:, 1:][cells[:, 1:] == cells[:, :-1]] = -torch.inf
+        if allowed is not None:
+            score.masked_fill_(~allowed[rows].gather(1, cells // rotations), -torch.inf)
         found.append(_likeliest(score, shift, cells, prior, classes, temperature, keep))
     return _joined(found)
 

@@ -311,14 +311,24 @@ def matching_standard(stores: Sequence[SubtomogramStore], fitted: Standard) -> S
     InputError
         When their boxes cover another length.
     """
-    first = stores[0]
-    length, wanted = first.box * first.voxel_size_angstrom, fitted.box * fitted.voxel_size_angstrom
-    if abs(length / wanted - 1) > SIZE_TOLERANCE:
-        raise InputError(
-            first.path, f"boxes of {length:.0f} A, the model was fitted on {wanted:.0f} A",
-            f"extract boxes of {round(wanted / first.voxel_size_angstrom)} voxels",
-        )  # fmt: skip
+    check_length(stores, fitted.box * fitted.voxel_size_angstrom)
     return measure_standard(stores, fitted.working_box)
+
+
+def check_length(stores: Sequence[SubtomogramStore], wanted_angstrom: float) -> None:
+    """Refuse boxes that cover another length than those that a model was fitted on.
+
+    Raises
+    ------
+    InputError
+    """
+    first = stores[0]
+    length = first.box * first.voxel_size_angstrom
+    if abs(length / wanted_angstrom - 1) > SIZE_TOLERANCE:
+        raise InputError(
+            first.path, f"boxes of {length:.0f} A, the model was fitted on {wanted_angstrom:.0f} A",
+            f"extract boxes of {round(wanted_angstrom / first.voxel_size_angstrom)} voxels",
+        )  # fmt: skip
 
 
 def _windowed_power(support: Tensor, window: Tensor) -> Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from cryoaae.cli import run as command
 from cryoaae.errors import InterruptedRunError, ResourceError
-from cryoaae.io.particle_files import read_particles
+from cryoaae.io.particle_files import read_particles, write_particles
 from cryoaae.io.store import SubtomogramStore
 from cryoaae.metrics.clustering import adjusted_rand_index
 from cryoaae.physics.wedge import MissingWedge
@@ -25,6 +27,7 @@ from cryoaae.subtomograms.copies import as_it_is
 from cryoaae.subtomograms.merging import APART
 from cryoaae.subtomograms.page import EXPLAINED
 from cryoaae.subtomograms.pose_agreement import _gain, _in_band
+from cryoaae.subtomograms.reference_model import ReferenceModel, assign_stores
 from cryoaae.subtomograms.settings import ClusterSettings
 from cryoaae.subtomograms.standard import ParticlePoses, Particles, measure_standard
 
@@ -70,10 +73,88 @@ def test_the_list_says_where_the_particles_were_found(store: Path, run: Path) ->
     assert sorted(path.name for path in (run / "classes").iterdir()) == ["average_01.mrc", "average_02.mrc"]
 
 
-def test_a_run_without_a_model_says_so(run: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for words in (["generate", str(run)], ["embed", str(store), "--model", str(run)]):
-        assert command([*words, "-o", str(tmp_path / "out")]) == 2
-        assert "clustered by alignment, which fits no model" in capsys.readouterr().err
+def test_a_run_without_a_model_generates_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert command(["generate", str(run), "-o", str(tmp_path / "out")]) == 2
+    assert "clustered by alignment, which fits no model" in capsys.readouterr().err
+
+
+def test_other_particles_are_assigned_to_the_references_of_a_run(
+    store: Path, run: Path, tmp_path: Path, store_maker
+) -> None:
+    """Dimmer ones, too; and classes keep their numbers."""
+    other = store_maker(tmp_path / "other.h5", 8, seed=5, noise=1.6)
+    again = cluster(other, tmp_path / "again", model=run)
+    learned = np.load(run / "codes.npz")["cluster"]
+    rod = int(np.bincount(learned[truth(store).numpy() == 1]).argmax())
+    codes = np.load(again / "codes.npz")
+    assert np.mean((codes["cluster"] == rod) == truth(other).bool().numpy()) >= 0.9
+    assert json.loads((again / "clusters.json").read_text())["explained"] > EXPLAINED
+    assert command(["embed", str(other), "--model", str(again), "-o", str(tmp_path / "codes")]) == 0
+    embedded = np.load(tmp_path / "codes" / "codes.npz")
+    assert np.array_equal(embedded["rotation"], codes["rotation"])
+    assert np.array_equal(embedded["class_probabilities"], codes["class_probabilities"])
+
+
+def test_mirrored_particles_are_known_for_it(store_writer, tmp_path: Path) -> None:
+    """A three-legged shape of no symmetry has a hand: of mirrored particles the same poses are found in the mirror."""
+    box, rng = 16, np.random.default_rng(2)
+    grid = np.stack(np.indices((box,) * 3), axis=-1) - box // 2
+    spots = np.array([[0, 0, 4.5], [0, 3.5, -2], [3.0, -2, -1], [-4.5, 0, 0.0]])
+    wedge, turns = MissingWedge((-60.0, 60.0)), Rotation.random(12, rng=rng).as_matrix()
+
+    def particle(turn: np.ndarray) -> np.ndarray:
+        density = sum(np.exp(-((grid - turn @ spot) ** 2).sum(axis=-1) / 3) for spot in spots)
+        noisy = density / density.std() + 0.5 * rng.normal(size=density.shape)
+        return wedge.measured(torch.from_numpy(noisy).float()).numpy()
+
+    volumes = [particle(turn) for turn in turns]
+    flipped = [np.roll(volume[::-1], 1, axis=0) for volume in volumes]
+    facts = {"classes": ["a"] * 12, "turns": turns, "wedges": [wedge] * 12}
+    own, mirror = (store_writer(tmp_path / f"{name}.h5", found, **facts) for name, found in
+                   (("own", volumes), ("mirror", flipped)))  # fmt: skip
+    settings = ClusterSettings(alignment=replace(QUICK, references=2))
+    run = cluster(own, tmp_path / "run", settings=settings)
+    model = ReferenceModel.load(run)
+    first, second = (assign_stores([SubtomogramStore(path)], model, progress=NullProgress()) for path in (own, mirror))
+    assert (first.mirrored, second.mirrored) == (False, True)
+    assert second.alignment.explained == pytest.approx(first.alignment.explained, rel=0.15)
+    assert torch.allclose(model.mirrored().mirrored().grid, model.grid)
+
+
+def test_contrast_of_other_particles_is_found(store: Path, run: Path) -> None:
+    stores, model = [SubtomogramStore(store)], ReferenceModel.load(run)
+    model_of = {"progress": NullProgress(), "model": model}
+    contrast = assign_stores(stores, **model_of).mixture.particles.contrast
+    assert contrast[:, 1:].mean() == pytest.approx(1, abs=0.1)  # the very particles that the references are made of
+    dimmer = replace(model, grid=2 * model.grid, power=4 * model.power)
+    assert assign_stores(stores, **{**model_of, "model": dimmer}).mixture.particles.contrast == pytest.approx(
+        contrast.numpy() / 2, rel=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--clusters", "3"], "is for fitting, and --model has its classes"),
+        (["--by", "both"], "is for fitting, and --model is fitted"),
+        (["--by", "autoencoder"], "clustered by alignment, which fits no model"),
+    ],
+)
+def test_what_references_cannot_do_is_refused(
+    words: list[str], said: str, store: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert command(["cluster", str(store), "-o", str(tmp_path / "out"), "--model", str(run), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_particles_of_another_size_are_not_assigned(
+    run: Path, tmp_path: Path, store_maker, capsys: pytest.CaptureFixture
+) -> None:
+    larger = str(store_maker(tmp_path / "larger.h5", 2, box=24))
+    for words in (["cluster", larger], ["embed", larger]):
+        assert command([*words, "-o", str(tmp_path / "out"), "--model", str(run)]) == 2
+        assert "the model was fitted on 192 A" in capsys.readouterr().err
 
 
 def test_an_interrupted_alignment_goes_on_bit_for_bit(store: Path, run: Path, tmp_path: Path) -> None:
@@ -92,6 +173,22 @@ def test_an_interrupted_alignment_goes_on_bit_for_bit(store: Path, run: Path, tm
     first, second = np.load(run / "codes.npz"), np.load(parts / "codes.npz")
     assert all(np.array_equal(first[name], second[name]) for name in first.files)
     assert (run / "clusters.json").read_text() == (parts / "clusters.json").read_text()
+
+
+def test_labelled_particles_are_of_their_label_and_others_follow(store: Path, tmp_path: Path) -> None:
+    true, listed = truth(store), SubtomogramStore(store).particles()
+    known = {i: "7" if true[i] else "4" for i in range(6)}
+    wrong = next(i for i in range(8, 28) if true[i])
+    known[wrong] = "4"  # a rod that is said to be a ball
+    write_particles(tmp_path / "l.star", listed, columns={"rlnClassNumber": [known.get(i, "0") for i in range(28)]})
+    run = cluster(store, tmp_path / "run", labels=tmp_path / "l.star", settings=ClusterSettings(alignment=QUICK))
+    names = json.loads((run / "clusters.json").read_text())["names"]
+    assert sorted(names) == ["4", "7"]
+    found = [names[k] for k in np.load(run / "codes.npz")["cluster"]]
+    assert {i: found[i] for i in known} == known
+    others = [i for i in range(28) if i not in known]
+    assert np.mean([(found[i] == "7") == bool(true[i]) for i in others]) >= 0.9
+    assert ReferenceModel.load(run).names == tuple(names)
 
 
 def test_both_fits_a_model_of_the_classes_found(store: Path, tmp_path: Path, tiny: dict) -> None:
@@ -158,8 +255,6 @@ def test_a_particle_in_the_band_is_the_same_from_either_side(store: Path) -> Non
 
 
 def test_found_poses_bring_moved_particles_together(store_writer, tmp_path: Path) -> None:
-    from scipy.spatial.transform import Rotation
-
     from cryoaae.physics.shift import fourier_shift
 
     box, count, rng = 16, 8, np.random.default_rng(3)

@@ -133,7 +133,7 @@ def test_labels_name_the_clusters_and_teach_the_class(tmp_path, store_maker, tin
     true = ["ball" if i % 2 == 0 else "rod" for i in range(32)]
     path = labelled_list(store, tmp_path / "l.star", {i: str(7 + i % 2) for i in range(12)})
     settings = ClusterSettings(**{**tiny, "steps": 30, "supervised_weight": 3.0})
-    folder = cluster(store, tmp_path / "run", labels=path, settings=settings)
+    folder = cluster(store, tmp_path / "run", by="autoencoder", labels=path, settings=settings)
     with pytest.raises(InputError, match="2 clusters of 3 labels"):
         three = labelled_list(store, tmp_path / "three.star", {0: "7", 1: "8", 2: "9"})
         cluster(store, tmp_path / "none", clusters=2, labels=three, settings=settings)

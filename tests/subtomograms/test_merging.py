@@ -15,7 +15,7 @@ from cryoaae.subtomograms.alignment_settings import AlignmentSettings
 from cryoaae.subtomograms.band import banded_particles
 from cryoaae.subtomograms.held_out import halves, held_out_evidence
 from cryoaae.subtomograms.merging import APART, Evidence, merged, told_apart
-from cryoaae.subtomograms.mixture import Mixture, Stages
+from cryoaae.subtomograms.mixture import ANY, Mixture, Stages
 from cryoaae.subtomograms.multi_reference import search_stages
 from cryoaae.subtomograms.references import References
 from cryoaae.subtomograms.rotation_grid import rotation_grid
@@ -57,7 +57,7 @@ def planted() -> tuple[Mixture, Stages]:
     signal = torch.ones(particles.band.shell_count)
     mixture = Mixture(
         particles, References(particles.band, 3, signal, torch.device("cpu")), torch.zeros(3),
-        particles.noise_power.clone(), signal,
+        particles.noise_power.clone(), signal, torch.full((3,), ANY),
     )  # fmt: skip
     scale = 1 / float(volumes.flatten(1).std(dim=1).mean())
     turn = rotation_grid(40.0)[33]
@@ -162,6 +162,16 @@ def test_merged_references_count_by_their_particles() -> None:
     )
     onward, other = one.joined(0, 2), found.joined(0, 2).joined(0, 2)  # 0, 3, then 2; and 0, 2, then 3
     assert torch.allclose(onward.losses(), other.losses())
+
+
+def test_references_of_one_known_class_are_one_and_of_two_are_never() -> None:
+    """The first two are copies, the last two far from all; what is known of them says otherwise."""
+    evidence = gaussian([50, 50, 50, 50], torch.tensor([[0.0, 0], [0, 0], [9, 0], [0, 9]]), torch.zeros(4, 2), 0)
+    groups = merged(evidence, 2, [0, 1, 0, -1])[0]
+    assert len(groups) == 2
+    of = {k: i for i, group in enumerate(groups) for k in group}
+    assert of[0] == of[2] != of[1]
+    assert len(merged(evidence, 1, [0, 1, 2, -1])[0]) == 3  # no fewer than are known
 
 
 def test_a_reference_without_particles_goes_first() -> None:

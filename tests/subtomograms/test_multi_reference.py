@@ -18,7 +18,7 @@ from cryoaae.simulation.specimen import Species
 from cryoaae.simulation.subtomograms import ImagingSettings, SubtomogramSimulator
 from cryoaae.subtomograms.alignment_settings import AlignmentSettings
 from cryoaae.subtomograms.band import Band, BandedParticles, banded_particles, bin_means
-from cryoaae.subtomograms.mixture import Mixture
+from cryoaae.subtomograms.mixture import ANY, Mixture
 from cryoaae.subtomograms.multi_reference import align, search_stages
 from cryoaae.subtomograms.pose_search import SearchGrid, search, shift_grid
 from cryoaae.subtomograms.references import References
@@ -69,7 +69,7 @@ def pose_errors_deg(found: Tensor, true: Tensor) -> Tensor:
 
 def test_planted_classes_and_poses_are_found(planted: Planted) -> None:
     settings = AlignmentSettings(
-        clusters=2, coarse_iterations=6, fine_iterations=3, final_iterations=2, shift_voxels=2.0
+        clusters=2, references=4, coarse_iterations=6, fine_iterations=3, final_iterations=2, shift_voxels=2.0
     )
     found = align(planted.particles, settings, generator=torch.Generator().manual_seed(0))
     assert adjusted_rand_index(found.classes, planted.labels) >= 0.9
@@ -87,7 +87,7 @@ def test_at_one_temperature_no_iteration_lowers_the_likelihood(planted: Planted)
     settings = AlignmentSettings(clusters=2, shift_voxels=2.0)
     stages = search_stages(planted.particles, settings)
     mixture = Mixture.seeded(
-        planted.particles, 3, stages.coarse, torch.Generator().manual_seed(1), NullProgress()
+        planted.particles, torch.full((3,), ANY), None, stages.coarse, torch.Generator().manual_seed(1), NullProgress()
     )
     for _ in range(10):
         mixture.iterate_coarse(stages.coarse, 1.0)
@@ -96,6 +96,13 @@ def test_at_one_temperature_no_iteration_lowers_the_likelihood(planted: Planted)
     # The seeds are particles, fitted to themselves; from then on every step is an ascent, but for the cut to the ball.
     rise = max(mixture.history) - min(mixture.history)
     assert steps[1:].min() > -0.01 * rise
+
+
+def test_there_are_many_references_at_first_whatever_is_asked_for() -> None:
+    assert AlignmentSettings().first_references(1000) == AlignmentSettings(clusters=3).first_references(1000) == 16
+    assert AlignmentSettings(clusters=12).first_references(1000) == 24
+    assert AlignmentSettings(clusters=3).first_references(20) == 6  # few particles: no more than twice as many
+    assert AlignmentSettings(clusters=3, over=1, references=2).first_references(1000) == 3
 
 
 def test_a_seed_says_all(planted: Planted) -> None:

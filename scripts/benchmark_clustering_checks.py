@@ -1,0 +1,239 @@
+"""What a clustering must not know, and what its model must: pose, wedge, copies, generated volumes.
+
+    benchmark_clustering_checks.py [--seeds 0] [--count 40] [--minutes 6] [--maps FOLDER]
+    benchmark_clustering_checks.py --table
+
+The eight classes of benchmark_clustering.py at SNR 0.1 are clustered by `cluster --by both --clusters 8`. Then
+
+- a linear and a non-linear probe read the true pose and the direction of the wedge from the code of the class, beside
+  the same probes on permuted labels;
+- particles are turned, put through another wedge and classified again (`clusters.json` has it);
+- `generate` makes volumes of every cluster; each is given the class whose structure it correlates best with, in any
+  pose. The structures are simulated apart, without a wedge or noise, and no fit has seen them;
+- the correlation of each generated volume with its nearest particle, in any pose, is compared for particles that the
+  model was fitted to and as many that it never saw.
+
+Rows are appended to docs/benchmarks/clustering_checks.json and the table is made from them; no row is made twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmark_clustering import CLASSES, RUNS, made
+from benchmark_rows import append, provenance, read_rows
+from torch import Tensor
+
+from cryoaae.io.atomic import write_text
+from cryoaae.io.mrc import open_volume
+from cryoaae.io.store import SubtomogramStore
+from cryoaae.metrics.probes import Kind, probe_accuracy
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.runs.progress import ConsoleProgress
+from cryoaae.simulation.subtomograms import ImagingSettings
+from cryoaae.subtomograms.band import BandedParticles, banded_particles, particles_of_stores
+from cryoaae.subtomograms.cluster import cluster
+from cryoaae.subtomograms.from_simulation import simulate_store
+from cryoaae.subtomograms.generate import generate
+from cryoaae.subtomograms.pose_search import shift_grid
+from cryoaae.subtomograms.references import References
+from cryoaae.subtomograms.rotation_grid import rotation_grid
+from cryoaae.subtomograms.settings import ClusterSettings
+
+ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "clustering_checks.json"
+TABLE = ROWS.with_suffix(".md")
+SET = "snr0.1"
+# Generated volumes of each cluster, and those of them that are compared with particles.
+GENERATED, COMPARED = 8, 2
+# Particles a class that the model never saw, and the seed that they are made with.
+HELD_OUT, OTHER_SEED = 10, 1000
+TEMPLATES = 2
+PERMUTATIONS, TRAINED = 40, 0.6
+# Poses that are compared, on the grid of the particles.
+BOX, STEP_DEG, SHIFT_VOXELS, FREQ_MAX = 32, 20.0, 2.0, 0.2
+MOST_ERRORS, LEAST_AGREEMENT, LEAST_RIGHT = 2.0, 0.9, 0.85
+
+
+def best_correlations(particles: BandedParticles, volumes: Tensor, *, weigh: bool = True) -> Tensor:
+    """Largest correlation (n, k) of n particles with k volumes in any pose, where a particle was measured.
+
+    With `weigh`, coefficients count by one over the noise's power.
+    """
+    band, count = particles.band, len(particles.band)
+    references = References(band, len(volumes), torch.ones(band.shell_count), torch.device("cpu"))
+    for k, volume in enumerate(volumes):
+        references.put(k, band.coefficients(volume[None])[0].to(torch.complex64))
+    rotations = rotation_grid(STEP_DEG)
+    turned = references.turned(references.turns(rotations, count))
+    weight = 1 / particles.noise_power if weigh else torch.ones(count)
+    back = band.shift_phases(shift_grid(SHIFT_VOXELS, 1.0)).conj()
+    table = torch.view_as_real(turned).reshape(-1, 2 * count)
+    power = turned.abs().square().reshape(-1, count) * weight
+    norms = {g: (power @ support).sqrt().clamp(min=1e-12) for g, support in enumerate(particles.supports)}
+    found = []
+    for x, group in zip(particles.coefficients, particles.support_index.tolist(), strict=True):
+        moved = torch.view_as_real(x * weight * back).reshape(len(back), 2 * count)
+        cross = (moved @ table.T).amax(dim=0) / norms[group]
+        found.append(cross.reshape(len(volumes), -1).amax(dim=1) / (x.abs().square() * weight).sum().sqrt())
+    return torch.stack(found)
+
+
+def whole(volumes: Tensor) -> BandedParticles:
+    """Volumes (n, z, y, x) as particles that no wedge hides anything of."""
+    every = torch.zeros(len(volumes), dtype=torch.long)
+    return banded_particles([volumes], BOX, [MissingWedge((-90.0, 90.0))], every, FREQ_MAX)
+
+
+def probed(codes: Tensor, rotations: Tensor, seed: int) -> dict[str, dict[str, float]]:
+    """Accuracy of probes for the pose and for the direction of the wedge, and the same on permuted labels."""
+    axis = rotations[:, :, 0]
+    targets = {
+        "pose": (axis > 0).long() @ torch.tensor([4, 2, 1]),  # octant of the particle's own axis
+        "wedge": rotations.transpose(1, 2)[:, :, 0].abs().argmax(dim=1),  # the particle's axis nearest to the beam
+    }
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(codes), generator=generator)
+    train, test = order.split([round(TRAINED * len(codes)), len(codes) - round(TRAINED * len(codes))])
+    kinds: tuple[Kind, ...] = ("linear", "knn")
+    found = {}
+    for name, labels in targets.items():
+        for kind in kinds:
+
+            def accuracy(y: Tensor, kind: Kind = kind) -> float:
+                return probe_accuracy(codes[train], y[train], codes[test], y[test], seed=seed, kind=kind)
+
+            null = [
+                accuracy(labels[torch.randperm(len(labels), generator=generator)]) for _ in range(PERMUTATIONS)
+            ]
+            found[f"{name}, {kind}"] = {
+                "accuracy": accuracy(labels), "null": float(np.mean(null)), "null_std": float(np.std(null, ddof=1)),
+            }  # fmt: skip
+    return found
+
+
+def templates(maps: Path) -> tuple[Tensor, list[int]]:
+    """Structures (k, z, y, x) as imaged, without noise or wedge, and the class of each."""
+    path = RUNS / "structures.h5"
+    if not path.exists():
+        RUNS.mkdir(parents=True, exist_ok=True)
+        files = [next(iter(sorted(maps.glob(f"{one}.mrc*")))) for one in CLASSES]
+        settings = ImagingSettings(snr=1e6, shift_voxels=0.0, tilt_range_deg=(-89.0, 89.0))
+        simulate_store(path, maps=files, counts=[TEMPLATES], settings=settings, seed=OTHER_SEED, resume=True)
+    with SubtomogramStore(path) as store:
+        volumes = torch.stack([torch.from_numpy(store.volume(i)) for i in range(len(store))])
+        return volumes, [CLASSES.index(name) for name in store.facts.classes]
+
+
+def generated_check(run: Path, store: SubtomogramStore, held: SubtomogramStore, maps: Path) -> dict[str, Any]:
+    """Generated volumes given a class by structures that no fit saw, and their nearest particles."""
+    codes, found = np.load(run / "codes.npz"), json.loads((run / "clusters.json").read_text())
+    asked, volumes = [], []
+    for k, name in enumerate(found["names"]):
+        own = [store.facts.classes[i] for i in np.flatnonzero(codes["cluster"] == k)]
+        asked += GENERATED * [CLASSES.index(max(sorted(set(own)), key=own.count))]
+        folder = run.parent / f"{run.name}_volumes" / name
+        files = generate(run, folder, class_name=name, count=GENERATED, overwrite=True)
+        volumes += [torch.from_numpy(open_volume(file).numpy().copy()) for file in files]
+    made_volumes, (known, classes) = torch.stack(volumes), templates(maps)
+    given = best_correlations(whole(made_volumes), known, weigh=False).argmax(dim=1)
+    right = [classes[int(k)] == one for k, one in zip(given, asked, strict=True)]
+    compared = torch.cat([made_volumes[k : k + COMPARED] for k in range(0, len(made_volumes), GENERATED)])
+    nearest = {}
+    for name, one, count in (("training", store, len(held)), ("held_out", held, len(held))):
+        particles = particles_of_stores([one], FREQ_MAX)
+        rows = torch.arange(len(particles))[:: max(1, len(particles) // count)][:count]
+        nearest[name] = best_correlations(particles.only(rows), compared).amax(dim=0)
+    nearer = nearest["training"] - nearest["held_out"]
+    return {
+        "generated": len(right), "generated_right": float(np.mean(right)),
+        "nearest_training": float(nearest["training"].mean()), "nearest_held_out": float(nearest["held_out"].mean()),
+        "nearer": float(nearer.mean()), "nearer_error": float(nearer.std() / len(nearer) ** 0.5),
+    }  # fmt: skip
+
+
+def measure(seed: int, count: int, minutes: float, maps: Path) -> dict[str, Any]:
+    """Cluster, and check; a finished clustering is used again."""
+    path, other = made(SET, seed, maps, count), made(SET, seed + OTHER_SEED, maps, HELD_OUT)
+    run = RUNS / f"both_count{count}_seed{seed}"
+    if not (run / "report.html").exists():
+        settings = ClusterSettings(minutes=minutes, seed=seed)
+        cluster(path, run, by="both", clusters=len(CLASSES), settings=settings, resume=True, device="cpu",
+                progress=ConsoleProgress())  # fmt: skip
+    codes = np.load(run / "codes.npz")
+    with SubtomogramStore(path) as store, SubtomogramStore(other) as held:
+        rotations = torch.from_numpy(store.facts.rotations).float()
+        names = ("cluster_probabilities", "class_probabilities")
+        probes = {name: probed(torch.from_numpy(codes[name]).float(), rotations, seed) for name in names}
+        generated = generated_check(run, store, held, maps)
+    agreement = json.loads((run / "clusters.json").read_text())["pose_agreement"]
+    return {
+        "set": SET, "seed": seed, "count": count, "minutes": minutes, "probes": probes, "agreement": agreement,
+        **generated, **provenance(),
+    }  # fmt: skip
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table as Markdown, from committed rows alone."""
+    lines = [
+        "# Clustering of subtomograms: pose, copies, generated volumes",
+        "",
+        "Made by `scripts/benchmark_clustering_checks.py` from `clustering_checks.json`, on clusterings by "
+        "`cluster --by both --clusters 8` of the particles of `clustering.md` at SNR 0.1. Probes: distance of the "
+        "accuracy from that on permuted labels, in their standard deviations, the largest of all probes of pose "
+        "and of wedge.",
+        "",
+        "| what | asked | " + " | ".join(f"seed {row['seed']}, {row['count']} a class" for row in rows) + " |",
+        "|---|---|" + "---|" * len(rows),
+    ]
+    entries: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
+        ("pose and wedge read from the clusters of the alignment", f"up to {MOST_ERRORS:g}",
+         lambda row: _errors(row, "cluster_probabilities")),
+        ("from the class code of the autoencoder", f"up to {MOST_ERRORS:g}",
+         lambda row: _errors(row, "class_probabilities")),
+        ("copies that keep their class", f"{100 * LEAST_AGREEMENT:.0f} %",
+         lambda row: f"{100 * row['agreement']:.0f} %"),
+        ("generated volumes of the class asked for", f"{100 * LEAST_RIGHT:.0f} %",
+         lambda row: f"{100 * row['generated_right']:.0f} % of {row['generated']}"),
+        ("correlation with the nearest particle fitted to", "", lambda row: f"{row['nearest_training']:.3f}"),
+        ("with the nearest of as many never seen", "", lambda row: f"{row['nearest_held_out']:.3f}"),
+        ("difference", "not above 0", lambda row: f"{row['nearer']:+.4f} ± {row['nearer_error']:.4f}"),
+        ("minutes of the autoencoder's fit", "", lambda row: f"{row['minutes']:g}"),
+    ]  # fmt: skip
+    lines += [f"| {what} | {asked} | " + " | ".join(show(row) for row in rows) + " |" for what, asked, show in entries]
+    return "\n".join(lines) + "\n"
+
+
+def _errors(row: dict[str, Any], code: str) -> str:
+    """The probe furthest above its null, in standard deviations."""
+    probes = row["probes"][code].values()
+    return f"{max((one['accuracy'] - one['null']) / max(one['null_std'], 1e-12) for one in probes):.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--count", type=int, default=40, help="particles a class")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of the autoencoder's fit")
+    parser.add_argument("--maps", type=Path, help="folder with the density maps")
+    parser.add_argument("--table", action="store_true", help="only make the table again")
+    options = parser.parse_args()
+    if not options.table:
+        if options.maps is None and "CRYOAAE_DATA" not in os.environ:
+            parser.error("--maps FOLDER is needed where CRYOAAE_DATA is not set")
+        maps = options.maps or Path(os.environ["CRYOAAE_DATA"]) / "maps_10A"
+        for seed in options.seeds:
+            if (seed, options.count) in {(row["seed"], row["count"]) for row in read_rows(ROWS)}:
+                continue
+            append(ROWS, measure(seed, options.count, options.minutes, maps))
+    write_text(TABLE, table(read_rows(ROWS)))
+
+
+if __name__ == "__main__":
+    main()
