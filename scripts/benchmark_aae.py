@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_rows import append, provenance, read_rows
 
 from cryoaae.io.atomic import write_text
 from cryoaae.io.images import load_images
@@ -187,8 +187,7 @@ def measure(name: str, tier: str, data: Path, device: str = "cpu") -> dict[str, 
         "metrics": result["metrics"], "each_seed": result["each_seed"], "seeds": result["seeds"],
         "failed_seeds": result["failed_seeds"], "curve": curve(folder),
         "cpu_seconds": result["cpu_seconds"], "wall_seconds": round(time.monotonic() - started, 1),
-        "commit": _commit(), "date": time.strftime("%F"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU" if device == "cpu" else _gpu(device),
+        **provenance(device),
     }  # fmt: skip
 
 
@@ -215,15 +214,6 @@ def baseline(clusters: int, data: Path) -> dict[str, Any]:
     n = len(named.labels)
     error = 100 * majority_error(assigned[n:], scored.labels, assigned[:n], named.labels)
     return {"row": f"kmeans-{clusters}", "tier": "floor", "metrics": {"majority_error_percent": error}}
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROWS.parent)
-    return found.stdout.strip()
-
-
-def _gpu(device: str) -> str:
-    return f"GPU {torch.cuda.get_device_name(device)}"
 
 
 def latest(rows: list[dict[str, Any]], tier: str) -> dict[str, dict[str, Any]]:
@@ -342,7 +332,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="of the fits, such as cuda:0 for the goal tier")
     parser.add_argument("--table", action="store_true", help="only make the table again")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(ROWS.read_text()) if ROWS.exists() else []
+    rows = read_rows(ROWS)
     if not options.table:
         data = options.data or Path(os.environ.get("CRYOAAE_DATA", "")) / "mnist"
         load_images(data)  # or say what is wrong with it before any work
@@ -357,8 +347,7 @@ def main() -> None:
                     continue
                 rows.append(job.result())
                 print(json.dumps({k: rows[-1].get(k) for k in ("row", "cpu_seconds", "metrics")}), flush=True)
-                ROWS.parent.mkdir(parents=True, exist_ok=True)
-                write_text(ROWS, json.dumps(rows, indent=1) + "\n")
+                append(ROWS, rows[-1])
     write_text(TABLE, table(rows))
     floor = options.tier == "floor"
     missed = failures(rows) + unmeasured(rows) if floor else unreached(rows)

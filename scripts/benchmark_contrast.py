@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_restoration import append, provenance, read_rows
+from benchmark_rows import append, provenance, read_rows
 from restoration_conditions import VOXEL_ANGSTROM, density_maps
 
 import cryoaae

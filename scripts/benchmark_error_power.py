@@ -12,7 +12,6 @@ docs/benchmarks/error_power.json, the table docs/benchmarks/error_power.md is ma
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_rows import append, read_rows
 from torch import Tensor
 
 from cryoaae.io.atomic import write_text
@@ -82,10 +82,6 @@ def measure(folder: Path) -> dict[str, Any]:
     return {"run": folder.name, "cells": rows, "date": time.strftime("%F")}
 
 
-def read_rows() -> list[dict[str, Any]]:
-    return json.loads(ROWS.read_text()) if ROWS.exists() else []
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """The table as Markdown, from committed rows alone."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -120,10 +116,10 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only make the table again")
     options = parser.parse_args()
     for folder in () if options.table else options.runs:
-        if folder.name not in {row["run"] for row in read_rows()}:
-            write_text(ROWS, json.dumps([*read_rows(), measure(folder)], indent=1) + "\n")
+        if folder.name not in {row["run"] for row in read_rows(ROWS)}:
+            append(ROWS, measure(folder))
             print(folder.name, flush=True)
-    write_text(TABLE, table(read_rows()))
+    write_text(TABLE, table(read_rows(ROWS)))
 
 
 if __name__ == "__main__":

@@ -22,15 +22,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark_restoration import (
-    DEVICE,
-    append,
-    evaluated,
-    nothing_from_nothing,
-    nulls_of,
-    provenance,
-    read_rows,
-)
+from benchmark_restoration import DEVICE, evaluated, nothing_from_nothing, nulls_of
+from benchmark_rows import append, provenance, read_rows
 from restoration_conditions import CONDITIONS, Data, Run, prepared
 from restoration_table import ROWS as RESTORATION_ROWS
 from restoration_table import final, header, line, measured, null_title, of, scores_of
@@ -133,12 +126,13 @@ def table(rows: Sequence[Mapping[str, Any]], restoration: Sequence[Mapping[str, 
 
 def described(row: Mapping[str, Any]) -> str:
     """Weights of a row, and how they came about."""
-    training = row["training"]
-    parts = [training.get("before"), training]
+    parts = [row["training"]]
+    while parts[0].get("before"):
+        parts.insert(0, parts[0]["before"])
     made = " and then ".join(
         f"{part['steps']} steps on {part['scenes']} scenes, {part['minutes']:.0f} minutes on {part['machine']}"
-        for part in parts if part
-    )  # fmt: skip
+        for part in parts
+    )
     return f"`{row['weights']}`: {made}"
 
 

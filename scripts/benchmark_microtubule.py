@@ -12,7 +12,6 @@ docs/benchmarks/microtubule.json and the sections are drawn in docs/benchmarks/m
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -20,13 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_rows import append
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.optimize import least_squares
 
 import cryoaae
 from cryoaae.config import load_fit_config
-from cryoaae.io.atomic import write_bytes, write_text
+from cryoaae.io.atomic import write_bytes
 from cryoaae.metrics.nulls import NULLS, NullInput
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.reports.style import new_figure, png
@@ -170,8 +170,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     options = parser.parse_args()
     row = measure(options.tomogram, tuple(options.tilt_range), options.minutes, options.seed, options.run)
-    rows = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    write_text(ROWS, json.dumps([*rows, row], indent=1) + "\n")
+    append(ROWS, row)
     for title, found in row["rings"].items():
         print(f"{title}: axis ratio {found['ratio']:.3f}, wall over lumen {found['wall_over_lumen']:.2f}")
 

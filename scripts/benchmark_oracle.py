@@ -10,10 +10,6 @@ every name, and what is there already is not measured again unless --again is gi
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_rows import append, provenance, read_rows
 from torch import Tensor
 
 from cryoaae.io.atomic import write_text
@@ -270,18 +267,8 @@ def measure(name: str, row: Row) -> dict[str, Any]:
         "cells": names, "std_ratio": found.std_ratio.tolist(), "std_error": found.std_error.tolist(),
         "std_measured": float(regions.std_ratio[0]), "std_wedge": float(regions.std_ratio[1]),
         "worst_std": found.worst_std, "places": PLACES, "draws": DRAWS, **drawn.facts, "seconds": seconds,
-        "cpu_seconds": cpu_seconds, "torch": torch.__version__, "date": time.strftime("%F"), "commit": _commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
+        "cpu_seconds": cpu_seconds, "torch": torch.__version__, **provenance(),
     }  # fmt: skip
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROWS.parent)
-    return found.stdout.strip() or "unknown"
-
-
-def read_rows() -> list[dict[str, Any]]:
-    return json.loads(ROWS.read_text()) if ROWS.exists() else []
 
 
 def latest(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -352,11 +339,11 @@ def main() -> None:
     options = parser.parse_args()
     wanted = [] if options.table else [(o, r) for o in options.oracles for r in LIST if r.name in options.rows]
     for name, row in wanted:
-        if options.again or (name, row.name) not in latest(read_rows()):
+        if options.again or (name, row.name) not in latest(read_rows(ROWS)):
             found = measure(name, row)
-            write_text(ROWS, json.dumps([*read_rows(), found], indent=1) + "\n")
+            append(ROWS, found)
             print(f"{name}, {row.name}: excess {found['excess']:.4f}, worst std {found['worst_std']:.3f}", flush=True)
-    write_text(TABLE, table(read_rows()))
+    write_text(TABLE, table(read_rows(ROWS)))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -33,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_rows import append, provenance, read_rows
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
@@ -281,19 +279,7 @@ class Proxy:
         }  # fmt: skip
 
 
-def provenance() -> dict[str, Any]:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROWS.parent)
-    return {
-        "date": time.strftime("%F"), "commit": found.stdout.strip() or "unknown",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
-    }  # fmt: skip
-
-
 # -- rows and table ------------------------------------------------------------------------------------------
-
-
-def read_rows() -> list[dict[str, Any]]:
-    return json.loads(ROWS.read_text()) if ROWS.exists() else []
 
 
 def judged(rows: list[dict[str, Any]]) -> list[str]:
@@ -362,7 +348,7 @@ def main() -> None:
         parser.error("smaller rows are not kept: add --dry-run")
     maps = sorted(glob(options.maps)) if options.maps else []  # noqa: PTH207  patterns may be absolute
     restored = {name: Path(folder) for name, folder in (given.split("=", 1) for given in options.restored)}
-    done = {(row["row"], row["seed"], row["maps"]) for row in read_rows()}
+    done = {(row["row"], row["seed"], row["maps"]) for row in read_rows(ROWS)}
     wanted = [] if options.table else [*options.rows, *restored]
     wanted = [row for row in wanted if options.dry_run or (row, options.seed, bool(maps)) not in done]
     if wanted:
@@ -371,9 +357,9 @@ def main() -> None:
         measured = proxy.measure(row, restored)
         print(json.dumps(measured), flush=True)
         if not options.dry_run:
-            write_text(ROWS, json.dumps([*read_rows(), measured], indent=1) + "\n")
+            append(ROWS, measured)
     if not options.dry_run:
-        write_text(TABLE, table(read_rows()))
+        write_text(TABLE, table(read_rows(ROWS)))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_rows import append, provenance, read_rows
 from restoration_conditions import (
     CONDITIONS,
     FIRST_SEED,
@@ -283,19 +281,6 @@ def undone_nulls(data: Data, transfer: ContrastTransfer) -> Iterator[dict[str, A
         yield found["rows"][0] | {"kind": "null", "name": null.name + UNDONE}
 
 
-def provenance() -> dict[str, str]:
-    """Date, commit (with + where files differ from it) and machine."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROWS.parent).stdout.strip()
-
-    changed = "+" if git("status", "--porcelain", "--untracked-files=no", "--", ":/cryoaae", ":/scripts") else ""
-    return {
-        "date": time.strftime("%F"), "commit": (git("rev-parse", "--short", "HEAD") or "unknown") + changed,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
-    }  # fmt: skip
-
-
 # -- nothing from nothing ----------------------------------------------------------------------------
 
 
@@ -339,18 +324,7 @@ def nothing_from_nothing(data: Data, weights: Path | None, seed: int) -> dict[st
     return {name: round(ratio, 5) for name, ratio in ratios.items()}
 
 
-# -- the book of rows --------------------------------------------------------------------------------
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text()) if path.exists() else []
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """One row a line, so that a new one changes nothing else."""
-    lines = ",\n".join(json.dumps(r) for r in [*read_rows(path), row])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, f"[\n{lines}\n]\n")
+# -- which runs stand --------------------------------------------------------------------------------
 
 
 def done(rows: list[dict[str, Any]]) -> set[str]:

@@ -11,9 +11,6 @@ single runs to the stacked one; rows are appended to docs/benchmarks/stacking.js
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_rows import append, provenance
 
 from cryoaae.autoencoding.family import FamilyRun
 from cryoaae.config import load_aae_config
-from cryoaae.io.atomic import write_text
 from cryoaae.io.images import Images, ImageSplit
 from cryoaae.runs.resources import keep_freed_memory
 
@@ -108,10 +105,9 @@ def main() -> None:
         "data": (Path(options.data).name if options.command else "random, MNIST's size"), "epochs": options.epochs,
         "seeds": options.seeds, "units": options.units, "threads": options.threads,
         "ratios": ratios, "median_ratio": statistics.median(ratios), "rounds": rounds, "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU", "date": time.strftime("%F"),
+        **provenance(),
     }  # fmt: skip
-    rows = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    write_text(ROWS, json.dumps([*rows, row], indent=1) + "\n")
+    append(ROWS, row)
 
 
 if __name__ == "__main__":

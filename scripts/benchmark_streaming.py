@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import threading
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark_rows import append, provenance
 
 from cryoaae.io.mrc import create_volume
 from cryoaae.models.restorer import Restorer, RestorerSpec
@@ -95,14 +94,10 @@ def main() -> None:
         "voxels_per_second": round(result.voxels_per_second),
         "share_outside_network": round(1 - result.network_share, 3),
         "threads": torch.get_num_threads(),
-        "processors": os.cpu_count(),
-        "machine": platform.machine(),
         "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
+        **provenance(),
     }
-    rows = json.loads(RECORDS.read_text()) if RECORDS.exists() else []
-    RECORDS.parent.mkdir(parents=True, exist_ok=True)
-    RECORDS.write_text(json.dumps([*rows, row], indent=1) + "\n")
+    append(RECORDS, row)
     print(json.dumps(row, indent=1))
 
 

@@ -39,10 +39,10 @@ from benchmark_proxy import (
     draw_bank,
     make_phantom,
     open_phantom,
-    provenance,
     seen_again,
     volumes_of,
 )
+from benchmark_rows import append, provenance, read_rows
 from torch import Tensor
 
 from cryoaae.divergences.witnesses import WITNESSES
@@ -169,10 +169,6 @@ def jackknife(values: Sequence[float]) -> float:
 # -- rows and table ------------------------------------------------------------------------------------
 
 
-def read_rows() -> list[dict[str, Any]]:
-    return json.loads(ROWS.read_text()) if ROWS.exists() else []
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """The table as Markdown, from committed rows alone."""
     held = sum(row["errors_apart"] > LEAST_ERRORS for row in rows)
@@ -212,7 +208,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print rows, keep none")
     parser.add_argument("--table", action="store_true", help="only make the table again")
     options = parser.parse_args()
-    done = {(row["features"], row["divergence"], row["bank"]) for row in read_rows()}
+    done = {(row["features"], row["divergence"], row["bank"]) for row in read_rows(ROWS)}
     for features in () if options.table else options.features:
         wanted = [(name, bank) for name in options.divergences for bank in options.banks]
         wanted = [key for key in wanted if options.dry_run or (features, *key) not in done]
@@ -221,9 +217,9 @@ def main() -> None:
             row = measure(features, *key, phantoms)
             print(json.dumps(row), flush=True)
             if not options.dry_run:
-                write_text(ROWS, json.dumps([*read_rows(), row], indent=1) + "\n")
+                append(ROWS, row)
     if not options.dry_run:
-        write_text(TABLE, table(read_rows()))
+        write_text(TABLE, table(read_rows(ROWS)))
 
 
 if __name__ == "__main__":

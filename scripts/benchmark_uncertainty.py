@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_rows import append, read_rows
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -182,10 +183,6 @@ def whole(compared: Compared, estimate: Tensor, tomogram: WorkingTomogram) -> di
     }  # fmt: skip
 
 
-def read_rows() -> list[dict[str, Any]]:
-    return json.loads(ROWS.read_text()) if ROWS.exists() else []
-
-
 # -- the page ---------------------------------------------------------------------------------------
 
 
@@ -300,11 +297,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only make the table again")
     options = parser.parse_args()
     for folder in () if options.table else options.runs:
-        if (folder.name, options.draws) not in {(row["run"], row["draws"]) for row in read_rows()}:
+        if (folder.name, options.draws) not in {(row["run"], row["draws"]) for row in read_rows(ROWS)}:
             row = measure(folder, options.draws)
-            write_text(ROWS, json.dumps([*read_rows(), row], indent=1) + "\n")
+            append(ROWS, row)
             print(folder.name, flush=True)
-    write_text(TABLE, table(read_rows()))
+    write_text(TABLE, table(read_rows(ROWS)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_rows import append, provenance, read_rows
 from scipy.stats import spearmanr
 
 from cryoaae.io.atomic import write_text
@@ -247,14 +247,6 @@ def judged(said: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def provenance() -> dict[str, Any]:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROWS.parent)
-    return {
-        "date": time.strftime("%F"), "commit": found.stdout.strip() or "unknown",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
-    }  # fmt: skip
-
-
 def even_lines(folder: Path) -> str:
     """Copy nothing: a folder of links to the even lines of a folder of maps, as a glob."""
     links = RUNS / "maps"
@@ -264,14 +256,6 @@ def even_lines(folder: Path) -> str:
         if not link.exists():
             link.symlink_to(path.resolve())
     return str(links / "*.mrc*")
-
-
-def read_rows() -> list[dict[str, Any]]:
-    return json.loads(ROWS.read_text()) if ROWS.exists() else []
-
-
-def append(row: dict[str, Any]) -> None:
-    write_text(ROWS, json.dumps([*read_rows(), row], indent=1) + "\n")
 
 
 def resolution_agrees(row: dict[str, Any]) -> bool:
@@ -355,16 +339,16 @@ def main() -> None:
         maps = options.maps
         if maps is None and "CRYOAAE_DATA" in os.environ:
             maps = even_lines(Path(os.environ["CRYOAAE_DATA"]) / "maps_10A")
-        done = {row.get("setting", row.get("spoiled")) for row in read_rows()}
+        done = {row.get("setting", row.get("spoiled")) for row in read_rows(ROWS)}
         for number in range(len(SETTINGS)) if options.settings is None else options.settings:
             if number not in done:
-                append(row := measure(SETTINGS[number], maps))
+                append(ROWS, row := measure(SETTINGS[number], maps))
                 print(f"setting {number}: expected {row['expected']:.3f}, true {row['true']:.3f}", flush=True)
         for name in SPOILED if options.spoiled is None else options.spoiled:
             if name not in done:
-                append(row := spoil(name, maps))
+                append(ROWS, row := spoil(name, maps))
                 print(f"{SPOILED[name].what}: {row['verdict']}", flush=True)
-    write_text(TABLE, table(read_rows()))
+    write_text(TABLE, table(read_rows(ROWS)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from cryoaae.errors import FittingDivergedError
 from cryoaae.fitting.budget import Budget, Plateau
 from cryoaae.fitting.optimisers import optimiser_of
 from cryoaae.models.phase import Phase, Watch
+from cryoaae.runs.ranks import average_gradients, mean_over_ranks, of_the_first
 
 BAD_STEPS_ALLOWED = 3
 ROLLBACKS_ALLOWED = 1
@@ -115,7 +116,8 @@ class Loop:
                 continue
             loss = torch.stack([term.sum() for term in terms.values()]).sum()
             loss.backward()
-            finite = torch.isfinite(loss)
+            average_gradients(phase.parameters)
+            finite = torch.isfinite(mean_over_ranks(loss))
             if phase.clip is not None:
                 finite = finite & torch.isfinite(nn.utils.clip_grad_norm_(phase.parameters, phase.clip))
             if not finite:
@@ -124,14 +126,18 @@ class Loop:
             for group in optimiser.param_groups:
                 group["lr"] = rate * phase.rate
             optimiser.step()
-            record |= {name: float(value.detach().mean()) for name, value in terms.items()}
+            record |= {name: float(mean_over_ranks(value.detach().mean())) for name, value in terms.items()}
         else:
             self.bad_steps = 0
             self._update_average()
             self._look_after()
         self.budget.step += 1
-        self.budget.seconds += time.perf_counter() - started
+        self._count_seconds(time.perf_counter() - started)
         return record
+
+    def _count_seconds(self, seconds: float) -> None:
+        """Add to the time used, by the clock of the first process."""
+        self.budget.seconds = of_the_first(self.budget.seconds + seconds, self.phases[0].parameters[0].device)
 
     def _update_average(self) -> None:
         step = self.budget.step
@@ -189,7 +195,7 @@ class Loop:
         if self.plateau.update(loss):
             self.best = self._weights(self.average)
         self.keep_good()
-        self.budget.seconds += time.perf_counter() - started
+        self._count_seconds(time.perf_counter() - started)
         return loss
 
     def keep_good(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cryoaae.patches.pairs import BlockPool, BlockRecipe, PairBatch
+from cryoaae.runs.ranks import ranks
 
 # A block's outer voxels see its own wedge wrap around.
 BLOCK_MARGIN = 8
@@ -23,7 +24,7 @@ class PairFeed:
     watched : list of BlockRecipe
         Blocks centred on boxes kept out of fitting.
     batch_size : int
-        Patches a step.
+        Patches a step, over all processes.
     renew_every : int
         Steps after which the oldest block is replaced by a fresh one.
     refills : int
@@ -67,8 +68,8 @@ class PairFeed:
         self.pool.refill(model.estimate, multiple=model.multiple, seed=self.seed)
 
     def batch(self) -> PairBatch:
-        """Draw patches from all blocks of the pool."""
-        return self.pool.batch(self.batch_size, margin=BLOCK_MARGIN)
+        """Draw patches from all blocks of the pool; of several processes each takes its share of them."""
+        return self.pool.batch(self.batch_size, margin=BLOCK_MARGIN, share=ranks())
 
     def held_out(self) -> list[PairBatch]:
         """Cut the patches kept out of fitting, from the tomograms as they are filled now."""

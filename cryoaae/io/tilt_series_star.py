@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from cryoaae.errors import InputError
 from cryoaae.io.names import file_beside
@@ -166,6 +165,8 @@ def _projections(path: Path, name: str, images: Any) -> NDArray[np.float64]:
         rows = [[_vector(path, name, text) for text in images[label]] for label in ROWS]
         matrices = np.array(rows).transpose(1, 0, 2)  # (t, image axis, x y z)
     else:
+        from scipy.spatial.transform import Rotation  # slow to load, as in io.euler
+
         angles = numbers(path, images, ANGLES)
         matrices = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     residue = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max(initial=0.0)

@@ -16,6 +16,7 @@ from cryoaae.models.restorer import Restorer
 from cryoaae.patches.pairs import PairBatch
 from cryoaae.patches.spectra import Spectra, interpolate
 from cryoaae.physics.fourier import multiplicity, radius, rfft, taper
+from cryoaae.runs.ranks import mean_over_ranks, ranks
 
 # Shells quieter than this share of the loudest are not weighted any higher.
 WHITENING_FLOOR = 1e-2
@@ -84,5 +85,6 @@ class PairFitting(nn.Module):
         shell = interpolate(self.shell_weight, (radius(box, device=device) * 2).clamp(max=1.0))
         weight = shell * multiplicity(box, device=device) * batch.seen
         weight = weight * torch.where(batch.kept, batch.kept_weight[:, None, None, None, None], self.hidden_weight)
-        energy = (inside**2).sum().clamp(min=1.0)
+        # Of the whole batch, of which this process may hold a share: so that shares add up to its loss.
+        energy = mean_over_ranks((inside**2).sum()).clamp(min=1.0 / ranks()[1])
         return (weight * (error.real**2 + error.imag**2)).sum() / energy

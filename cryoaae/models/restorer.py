@@ -18,6 +18,8 @@ from cryoaae.patches.imaging import conditions_of_mean
 from cryoaae.patches.spectra import Spectra, interpolate, radial_kernel
 
 KERNEL_REACH = 6
+# Held beside the features for each voxel at most: measured.
+OTHER_NUMBERS = 40
 FINE_SHELLS = 32
 FORMAT = "cryoaae-restorer"
 FORMAT_VERSION = 4
@@ -161,9 +163,13 @@ class Restorer(nn.Module):
 
     @property
     def halo(self) -> int:
-        """Receptive-field radius in working voxels."""
-        context = self.network.encoder_radius + self.presence.radius
-        return KERNEL_REACH + max(self.network.radius, context)
+        """How far beyond a tile it looks, in working voxels, if the tile starts and ends at multiples of `multiple`."""
+        return KERNEL_REACH + max(self.network.reach, self.network.encoder_reach(self.presence.reach))
+
+    @property
+    def voxel_bytes(self) -> float:
+        """Memory that restoring takes, a working voxel: features, and densities, estimates and probabilities."""
+        return 4.0 * (self.network.voxel_channels + OTHER_NUMBERS)
 
     @property
     def multiple(self) -> int:

@@ -5,9 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cryoaae.nets.boxes import BOX_VOXELS
+from cryoaae.nets.cells import halved, pointwise, window_mean
 from cryoaae.nets.unet import SLOPE
 
 NOTHING, FEATURELESS, STRUCTURE = range(3)
+
+
+def _means(h: Tensor, step: int) -> Tensor:
+    """Means of features and of their squares over cells of `step` voxels, (b, 2 c, z / step, ...)."""
+    both = torch.cat([h, h.square()], dim=1)
+    for _ in range(step.bit_length() - 1):
+        both = halved(both)
+    return both
 
 
 class Presence(nn.Module):
@@ -34,18 +44,15 @@ class Presence(nn.Module):
         self.second = nn.Conv3d(self.HIDDEN, 3, 1)
 
     @property
-    def radius(self) -> int:
-        """Reach beyond that of the features, in voxels of the input."""
-        return self.scale * (self.WINDOW // 2 + 1)
+    def reach(self) -> int:
+        """How far beyond a box it looks, in cells of the last level: a window, and one for smoothness."""
+        return self.WINDOW // 2 + 1
 
     def _moments(self, h: Tensor, step: int) -> Tensor:
-        """Shape and loudness of features, averaged over windows on a grid coarser by `step`."""
-        both = torch.cat([nn.functional.avg_pool3d(x, step) for x in (h, h.square())], dim=1)
-        for axis, n in enumerate(both.shape[-3:]):
-            window = [1, 1, 1]
-            window[axis] = min(self.WINDOW, n - 1 + n % 2)
-            both = nn.functional.avg_pool3d(both, window, 1, [w // 2 for w in window], count_include_pad=False)
-        first, second = both.chunk(2, dim=1)
+        """Shape and loudness of features, averaged over windows on a grid coarser by `step`, a power of two."""
+        planes = step * max(1, BOX_VOXELS // (step * h.shape[-2] * h.shape[-1]))
+        both = torch.cat([_means(part, step) for part in h.split(planes, dim=2)], dim=2)
+        first, second = window_mean(both, self.WINDOW).chunk(2, dim=1)
         second = second + self.FLOOR
         return torch.cat([first / second.sqrt(), second.log()], dim=1)
 
@@ -56,8 +63,7 @@ class Presence(nn.Module):
 
     def classify(self, moments: Tensor) -> Tensor:
         """Moments -> unnormalised log probabilities (b, 3, z / scale, ...)."""
-        out: Tensor = self.second(nn.functional.leaky_relu(self.first(moments), SLOPE))
-        return out
+        return pointwise(self.second, nn.functional.leaky_relu(pointwise(self.first, moments), SLOPE))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Features of all levels -> probabilities (b, 3, z, y, x), smooth."""

@@ -7,29 +7,28 @@ the imaging beforehand (tilts, noise, voxel size) multiplies its features, which
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from monai.networks.blocks import Convolution
 from torch import Tensor, nn
+
+from cryoaae.nets.boxes import in_boxes
+from cryoaae.nets.cells import halved, pointwise
 
 SLOPE = 0.1
 
 
 def _convolutions(inputs: int, outputs: int, count: int, bias: bool) -> nn.Sequential:
+    """Convolutions of 3 x 3 x 3 voxels, each followed by a leaky rectifier; the names are those in weight files."""
     layers = []
     for index in range(count):
-        layers.append(
-            Convolution(
-                spatial_dims=3,
-                in_channels=inputs if index == 0 else outputs,
-                out_channels=outputs,
-                kernel_size=3,
-                act=("leakyrelu", {"negative_slope": SLOPE, "inplace": True}),
-                norm=None,
-                bias=bias,
-            )
-        )
+        width = inputs if index == 0 else outputs
+        convolution = nn.Conv3d(width, outputs, 3, padding=1, bias=bias)
+        rectifier = nn.LeakyReLU(SLOPE, inplace=True)
+        layers.append(nn.Sequential(OrderedDict(conv=convolution, adn=rectifier)))
     return nn.Sequential(*layers)
 
 
@@ -96,19 +95,23 @@ class UNet(nn.Module):
         return int(2 ** (self.levels - 1))
 
     @property
-    def radius(self) -> int:
-        """Receptive-field radius in voxels: no output depends on anything further away."""
-        reach = 0
-        for level in range(self.levels):
-            blocks = 1 if level == self.levels - 1 else 2
-            reach += blocks * self.convolutions * 2**level
-        # Pooling and repeating shift by up to a cell of the coarser grid.
-        return reach + 2 * (self.multiple - 1)
+    def reach(self) -> int:
+        """How far beyond a box it looks, in voxels, if the box starts and ends at multiples of `multiple`."""
+        cells = 0
+        for _ in range(self.levels - 1):  # down the levels: convolutions, then whole cells of the next
+            cells = math.ceil((cells + self.convolutions) / 2)
+        return self.encoder_reach(cells)
+
+    def encoder_reach(self, cells: int) -> int:
+        """The same of `encode`, of features wanted so many cells of the last level beyond the box."""
+        for level in reversed(range(self.levels)):
+            cells = (cells + self.convolutions) * (2 if level else 1)
+        return cells
 
     @property
-    def encoder_radius(self) -> int:
-        """Receptive-field radius of the features of `encode`, in voxels of the input."""
-        return self.convolutions * (2 * self.multiple - 1) + self.multiple - 1
+    def voxel_channels(self) -> float:
+        """Numbers kept for each voxel of the input when features of all levels are."""
+        return sum(width / 8**level for level, width in enumerate(self.widths))
 
     def _loud(self, x: Tensor, block: int, condition: Tensor | None) -> Tensor:
         """Features of a block, multiplied as the condition (b, c) says; blocks count down and up again."""
@@ -125,8 +128,8 @@ class UNet(nn.Module):
         features: list[Tensor] = []
         for level, block in enumerate(self.down):
             if level:
-                x = nn.functional.avg_pool3d(x, 2)
-            x = self._loud(block(x), level, condition)
+                x = halved(x)
+            x = in_boxes(partial(self._down, level, block, condition), [x], reach=self.convolutions)
             features.append(x)
         return features
 
@@ -134,11 +137,19 @@ class UNet(nn.Module):
         """Features of all levels -> (b, 1, z, y, x)."""
         x = features[-1]
         for level in reversed(range(self.levels - 1)):
-            x = nn.functional.interpolate(self.narrow[level](x), scale_factor=2.0, mode="nearest")
-            x = self.up[level](torch.cat([x, features[level]], dim=1))
-            x = self._loud(x, 2 * (self.levels - 1) - level, condition)
-        out: Tensor = self.last(x)
-        return out
+            narrow = pointwise(self.narrow[level], x)
+            x = in_boxes(partial(self._up, level, condition), [features[level], narrow], reach=self.convolutions)
+        return x if self.levels > 1 else pointwise(self.last, x)
+
+    def _down(self, level: int, block: nn.Module, condition: Tensor | None, x: Tensor) -> Tensor:
+        """One block on the way down."""
+        return self._loud(block(x), level, condition)
+
+    def _up(self, level: int, condition: Tensor | None, features: Tensor, narrow: Tensor) -> Tensor:
+        """One block on the way up: features of a level with what comes from the next; the last layer after all."""
+        wide = nn.functional.interpolate(narrow, scale_factor=2.0, mode="nearest")
+        x = self._loud(self.up[level](torch.cat([wide, features], dim=1)), 2 * (self.levels - 1) - level, condition)
+        return x if level else pointwise(self.last, x)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """(b, c, z, y, x) and what is known of the imaging (b, conditions) -> (b, 1, z, y, x)."""

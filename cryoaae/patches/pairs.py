@@ -130,11 +130,11 @@ def make_block(
     working = positions / OVERSAMPLING
     positions = reflect_positions(positions, tuple(source.density.shape[-3:]))
     given, other = (recipe.half, 1 - recipe.half) if source.has_halves else (0, 0)
-    targets = sampled(source.density[other], positions, device)
     if filled is None and given == other:
-        inputs = targets
+        inputs = targets = sampled(source.density[other], positions, device)
     else:
-        inputs = sampled((source.density if filled is None else filled)[given], positions, device)
+        shown = (source.density if filled is None else filled)[given]
+        targets, inputs = sampled_together([source.density[other], shown], positions, device)
     shape = torch.tensor(source.working_shape_zyx, device=device, dtype=torch.float32)
     inside = _inside(working, torch.zeros(3, device=device), shape)
     held = torch.zeros_like(inside)
@@ -157,12 +157,18 @@ def sampled(density: Tensor, positions: Tensor, device: torch.device) -> Tensor:
     """Density (z, y, x) at positions (..., 3) of the source grid inside it, on the device."""
     if density.device == device and device.type == "cpu":
         return sample_cubic(density[None], positions)[0]  # a mapped file is read where it is sampled
+    return sampled_together([density], positions, device)[0]
+
+
+def sampled_together(densities: Sequence[Tensor], positions: Tensor, device: torch.device) -> Tensor:
+    """Densities (z, y, x) of one grid at the same positions inside it, (c, ...): places are worked out once."""
     # Only the part that the positions touch goes to the device; it reflects at true faces alone.
     low = (positions.amin(dim=(0, 1, 2)).floor() - 2).clamp(min=0).long().tolist()
     high = (positions.amax(dim=(0, 1, 2)).ceil() + 3).long().tolist()
     z, y, x = (slice(a, max(b, a + 2)) for a, b in zip(low, high, strict=True))
     origin = torch.tensor(low, device=device, dtype=torch.float32)
-    return sample_cubic(density[None, z, y, x].to(device), positions - origin)[0]
+    part = torch.stack([density[z, y, x] for density in densities]).to(device)
+    return sample_cubic(part, positions - origin)
 
 
 # A block of the pool: its recipe, how often the sources had been filled, itself, M_R and M.
@@ -229,16 +235,23 @@ class BlockPool:
             for source in self.sources
         ]  # fmt: skip
 
-    def batch(self, size: int, *, margin: int) -> PairBatch:
-        """Crop `size` patches, each from a block drawn at random.
+    def batch(self, size: int, *, margin: int, share: tuple[int, int] = (0, 1)) -> PairBatch:
+        """Crop `size` patches, each from a block drawn at random, or every n-th of them from the k-th on.
 
         The outer `margin` voxels of a block, where its wedge wraps around, are not used.
+
+        Parameters
+        ----------
+        share : (k, n)
+            Which of them: number of this process and how many processes share the batch.
         """
         crops = []
-        for _ in range(size):
+        for index in range(size):
             slot = int(torch.randint(len(self.pool), (1,), generator=self.generator))
             room = self.block - self.patch - 2 * margin
             start = torch.randint(0, room + 1, (3,), generator=self.generator) + margin
+            if index % share[1] != share[0]:
+                continue
             cut = tuple(slice(a, a + self.patch) for a in start.tolist())
             crops.append(self._pair(self.pool[slot], cut))
         return PairBatch(*(torch.stack(field) for field in zip(*crops, strict=True)))

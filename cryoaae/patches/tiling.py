@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from cryoaae.volume import Volume
 
 # A tile is large enough when halos make the network's work less than this many times the volume's.
-GOOD_OVERHEAD = 1.6
-# ... and below this edge, in working voxels, handling tiles costs more than their halos.
-SMALL_EDGE = 64
+GOOD_OVERHEAD = 1.25
 
 
 def reflect_indices(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -43,9 +41,12 @@ def read_reflected(volume: Volume, intervals: Sequence[tuple[int, int]]) -> NDAr
     """
     indices = [reflect_indices(np.arange(a, b), n) for (a, b), n in zip(intervals, volume.shape, strict=True)]
     low = [int(i.min()) for i in indices]
-    block = volume.data[tuple(slice(a, int(i.max()) + 1) for a, i in zip(low, indices, strict=True))]
-    local = np.ix_(*(i - a for i, a in zip(indices, low, strict=True)))
-    return np.asarray(block)[local].astype(np.float64)
+    read = volume.data[tuple(slice(a, int(i.max()) + 1) for a, i in zip(low, indices, strict=True))]
+    block: NDArray[np.float64] = np.asarray(read, dtype=np.float64)
+    for axis, (start, stop) in enumerate(intervals):
+        if start < 0 or stop > volume.shape[axis]:
+            block = block.take(indices[axis] - low[axis], axis=axis)
+    return block
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,7 @@ class PaddedAxis:
     @classmethod
     def plan(cls, size: int, *, working_bin: int, multiple: int, pad: int) -> PaddedAxis:
         """Pad by at least `pad` working voxels at each face, to a fast FFT size that suits the network."""
-        working = math.ceil(size / working_bin) + 2 * pad
-        while working % multiple or not _fast(working):
-            working += 1
+        working = fast_size(math.ceil(size / working_bin) + 2 * pad, multiple)
         return cls(size, pad * working_bin, working * working_bin)
 
     def sources(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
@@ -102,6 +101,20 @@ class PaddedAxis:
         faded = array.take(first[gap], axis=axis) * (1 - weight)
         out[(*ahead, gap)] = faded + array.take(second[gap], axis=axis) * weight
         return out
+
+
+def _products(axes: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Products of all numbers along z with all along y and x, (z, y, x)."""
+    z, y, x = (numbers.astype(np.float64) for numbers in axes)
+    return z[:, None, None] * y[:, None] * x
+
+
+def fast_size(least: int, multiple: int = 1) -> int:
+    """The smallest size from `least` on, a multiple of `multiple`, whose FFT splits into radices up to 7."""
+    size = least
+    while size % multiple or not _fast(size):
+        size += 1
+    return size
 
 
 def _fast(n: int) -> bool:
@@ -211,27 +224,34 @@ class TileGrid:
         return [self.tile((*tile.core[:axis], half, *tile.core[axis + 1 :])) for half in halves]
 
     def choose_core(self, voxel_budget: float) -> tuple[int, int, int]:
-        """Choose the core (z, y, x): small enough for the budget, no smaller than is efficient.
+        """Choose the core (z, y, x) with which tiles read least in all; among those that read little, the smallest.
 
-        Large volumes of any size get tiles of about one size.
+        A thin axis is not cut: a halo there would cost most.
 
         Parameters
         ----------
         voxel_budget : float
-            Most voxels a tile may read.
+            Most voxels a tile may read. Where no tile reads so few, the smallest.
         """
-        unit = 2 * self.multiple  # half a tile is a multiple too
-        good = max(SMALL_EDGE, 2 * self.reach / (GOOD_OVERHEAD ** (1 / 3) - 1))
-        edge = math.ceil(good / unit) * unit
-        while edge > unit and self.read_voxels(self._cores(edge)) > voxel_budget:
-            edge -= unit
-        return self._cores(edge)
-
-    def _cores(self, edge: int) -> tuple[int, int, int]:
-        """Share each axis out evenly among as few cores of at most `edge` voxels as do."""
-        unit = 2 * self.multiple
-        z, y, x = (math.ceil(n / math.ceil(n / edge) / unit) * unit for n in self.shape)
+        sizes = [self._sizes(n) for n in self.shape]
+        reads = [np.minimum(n, size + 2 * self.reach) for n, size in zip(self.shape, sizes, strict=True)]
+        counts = [-(-n // size) for n, size in zip(self.shape, sizes, strict=True)]
+        read = _products(reads)
+        total = read * _products(counts)
+        total[read > voxel_budget] = np.inf
+        if not np.isfinite(total).any():
+            at = np.unravel_index(np.argmin(read), read.shape)
+        else:
+            enough = total <= max(float(total.min()), GOOD_OVERHEAD * math.prod(self.shape))
+            at = np.unravel_index(np.argmin(np.where(enough, read, np.inf)), read.shape)
+        z, y, x = (int(size[i]) for size, i in zip(sizes, at, strict=True))
         return z, y, x
+
+    def _sizes(self, n: int) -> NDArray[np.int64]:
+        """Sizes of cores that share an axis out evenly, from one core to as many as there may be."""
+        unit = 2 * self.multiple  # half a tile is a multiple too
+        counts = np.arange(1, max(1, n // unit) + 1)
+        return np.unique(-(-n // (counts * unit)) * unit)
 
     def read_voxels(self, core: Sequence[int]) -> int:
         """Voxels that a tile with such a core (z, y, x) reads."""

@@ -154,7 +154,7 @@ class _Calibration:
             normalisation=normalisation_of(whole, sampling.restorer), advance=self._advance,
         )  # fmt: skip
 
-    def _advance(self, voxels: int) -> None:
+    def _advance(self, voxels: float) -> None:
         self.told.check()
         self.told.advance(float(voxels))
 

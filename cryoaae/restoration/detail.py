@@ -16,14 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoaae.models.restorer import convolve
 from cryoaae.patches.spectra import interpolate, radial_kernel
-from cryoaae.patches.tiling import read_reflected
+from cryoaae.patches.tiling import fast_size, read_reflected
 from cryoaae.physics.fourier import soft_lowpass
 from cryoaae.physics.resample import BAND_START, BAND_STOP
 from cryoaae.volume import Volume
 
-REACH, TILE = 16, 128
+REACH, TILE = 16, 224
 SHELLS = 128
 # A filter that lets less than this through is not worth a pass over the tomogram.
 NEGLIGIBLE = 0.02
@@ -62,16 +61,28 @@ def add_detail(
     check: Callable[[], None],
 ) -> None:
     """Add the filtered detail of the inputs to their mean estimate and, where kept, to each half's."""
-    starts = [range(0, n, TILE) for n in mean.shape]
-    for corner in itertools.product(*starts):
+    sizes = [min(n, TILE) for n in mean.shape]
+    # All blocks have one size, one that transforms well; a block's outer voxels, which see it wrap around, are cut off.
+    box = [fast_size(n + 2 * REACH) for n in sizes]
+    response = _response(kernel, box)
+    for corner in itertools.product(*(range(0, n, size) for n, size in zip(mean.shape, sizes, strict=True))):
         check()
-        stops = [min(a + TILE, n) for a, n in zip(corner, mean.shape, strict=True)]
-        core = tuple(slice(a, b) for a, b in zip(corner, stops, strict=True))
-        around = [(a - REACH, b + REACH) for a, b in zip(corner, stops, strict=True)]
+        counts = [min(size, n - a) for a, n, size in zip(corner, mean.shape, sizes, strict=True)]
+        core = tuple(slice(a, a + count) for a, count in zip(corner, counts, strict=True))
+        inner = tuple(slice(REACH, REACH + count) for count in counts)
+        around = [(a - REACH, a - REACH + n) for a, n in zip(corner, box, strict=True)]
         for index, volume in enumerate(volumes):
             block = read_reflected(volume, around)
-            tile = torch.from_numpy((block - block.mean()).astype(np.float32))
-            detail = convolve(tile, kernel)[REACH:-REACH, REACH:-REACH, REACH:-REACH].numpy()
+            spectrum = torch.fft.rfftn(torch.from_numpy((block - block.mean()).astype(np.float32)))
+            detail = torch.fft.irfftn(spectrum.mul_(response), s=box)[inner].numpy()
             mean[core] += (detail / len(volumes)).astype(mean.dtype)
             if halves:
                 halves[index][core] += detail.astype(mean.dtype)
+
+
+def _response(kernel: Tensor, box: Sequence[int]) -> Tensor:
+    """Fourier factor (z, y, x // 2 + 1) of a kernel whose centre lies on its middle voxel."""
+    z, y, x = kernel.shape
+    spread = torch.zeros(*box)
+    spread[:z, :y, :x] = kernel
+    return torch.fft.rfftn(torch.roll(spread, (-(z // 2), -(y // 2), -(x // 2)), dims=(0, 1, 2)))

@@ -46,6 +46,8 @@ class RestoreResult:
         Spread of the mean, where asked for.
     undone : str
         Contrast transfer that was undone, in words; empty for none.
+    general : bool
+        Whether a general restorer made it, which was fitted on no tomogram.
     """
 
     name: str
@@ -57,6 +59,7 @@ class RestoreResult:
     skipped: bool = False
     spread: Path | None = None
     undone: str = ""
+    general: bool = False
 
 
 def record_path(paths: Sequence[Path]) -> Path:

@@ -23,6 +23,7 @@ from cryoaae.restoration.network import (
     TileRunner,
     activation_bytes,
     memory_budget,
+    watched,
 )
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.stream import Frame, from_working, mean_into_first, to_working
@@ -92,7 +93,7 @@ class _Reporter:
         if self.progress.cancelled():
             raise InterruptedRunError("restoring was stopped; nothing was written")
 
-    def advance(self, working_voxels: int) -> None:
+    def advance(self, working_voxels: float) -> None:
         self.check()
         amount = working_voxels * self.factor
         self.done += amount
@@ -176,7 +177,8 @@ def restore_volumes(
     for index, volume in enumerate(volumes):
         source = to_working(volume, plan.frame, normalisation, scratch=scratch, check=reporter.check)
         target, weight = (estimates[index], 1.0) if keep else (estimates[0], 1.0 / len(volumes))
-        runner.run(source, target, tiles, batch=plan.batch, weight=weight)
+        with watched(model, reporter.check):
+            runner.run(source, target, tiles, batch=plan.batch, weight=weight)
         del source
     transfer, voxel = transfer_of(options.contrast_transfer, volumes[0].name), volumes[0].voxel_size_angstrom
     if transfer is not None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cryoaae.errors import FittingDivergedError, InterruptedRunError
+import torch
+
+from cryoaae.errors import FittingDivergedError, InputError, InterruptedRunError
 from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.pair_feed import BLOCK_MARGIN
 from cryoaae.fitting.presence import learn_presence
@@ -25,6 +28,7 @@ from cryoaae.models.restorer import Restorer
 from cryoaae.models.structure_prior import StructurePrior
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.ranks import check_together, joined, ranks, wait_for_all
 from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
 
 LOSS_SMOOTHING = 0.02
@@ -78,32 +82,60 @@ def fit(
     Raises
     ------
     InputError, ResourceError, FittingDivergedError, InterruptedRunError
+
+    Notes
+    -----
+    Under torchrun every process takes its share of each batch; see `runs.ranks`.
     """
     settings = settings or FitSettings()
     progress = progress or NullProgress()
     set_threads(threads)
     keep_freed_memory()
-    chosen = choose_device(device)
-    items = as_items(
-        inputs, even=even, odd=odd, tilts=tilts, tilt_range=tilt_range, tilt_axis=tilt_axis, flip_tilts=flip_tilts
-    )
+    with joined(choose_device(device)) as chosen:
+        return _fit_here(
+            inputs, Path(run_path), chosen, settings, init=init, resume=resume, overwrite=overwrite, progress=progress,
+            geometry={
+                "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
+                "flip_tilts": flip_tilts,
+            },
+            opening={
+                "voxel_size_angstrom": voxel_size_angstrom, "lenient": lenient, "fill_nonfinite": fill_nonfinite,
+            },
+        )  # fmt: skip
+
+
+def _fit_here(
+    inputs: Any,
+    run_path: Path,
+    device: torch.device,
+    settings: FitSettings,
+    *,
+    init: Path | str | None,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress,
+    geometry: dict[str, Any],
+    opening: dict[str, Any],
+) -> Path:
+    """The fit in this process; where there are several, the first alone writes what is kept."""
+    rank, count = ranks()
+    _check_shares(settings, count)
+    items = as_items(inputs, **geometry)
     paths = [p for item in items for p in item.paths]
     config = asdict(settings)
-    if not resume:  # else the folder is compared with the inputs when it is taken up again
-        RunFolder.check(Path(run_path), config, overwrite=overwrite)
+    if not resume and rank == 0:  # else the folder is compared with the inputs when it is taken up again
+        RunFolder.check(run_path, config, overwrite=overwrite)
     # Before the folder is made, or an old run cleared: a bad input must cost nothing.
-    tomograms = [
-        open_tomogram(
-            item, voxel_size_angstrom=voxel_size_angstrom, lenient=lenient, fill_nonfinite=fill_nonfinite
-        )
-        for item in items
-    ]
+    tomograms = [open_tomogram(item, **opening) for item in items]
     for tomogram in tomograms:
         check_tomogram(tomogram, settings)
     start = None if init is None and settings.start == "spectrum" else load_any(init)
-    with RunFolder.create(
-        Path(run_path), "fit", config, inputs=paths, overwrite=overwrite, resume=resume
-    ) as folder:
+    if rank:
+        wait_for_all()  # until the folder is made
+        _follow(run_path, tomograms, settings, device, start, resume=resume, progress=progress)
+        return run_path
+    with RunFolder.create(run_path, "fit", config, inputs=paths, overwrite=overwrite, resume=resume) as folder:
+        wait_for_all()
         progress.message(pairs_table(items))
         _warn_singles(tomograms, progress)
         if settings.hold_out_deg:
@@ -112,13 +144,45 @@ def fit(
                 "again without --hold-out-deg for the restoration to keep"
             )
         progress.start("measuring spectra, preparing patches", None, "")
-        session = prepare(tomograms, settings, device=chosen, scratch=folder.path / "scratch", init=start)
+        session = prepare(tomograms, settings, device=device, scratch=folder.path / "scratch", init=start)
         progress.finish()
         if resume:
-            _resume(session.loop, folder)
-        Recorder(session, folder, settings, progress).fit()
+            _resume(session.loop, folder.path)
+        Recorder(session, folder, settings, progress, device).fit()
         shutil.rmtree(folder.path / "scratch", ignore_errors=True)
     return folder.path
+
+
+def _check_shares(settings: FitSettings, count: int) -> None:
+    """Refuse what several processes cannot share out."""
+    if settings.batch_size < count:
+        problem = f"{settings.batch_size} patches a step for {count} processes"
+        raise InputError("batch_size", problem, f"give --set batch_size={count} or more")
+    if count > 1 and settings.prior != "none":
+        raise InputError("--prior", "is for one process", "start one, or fit without a prior")
+
+
+def _follow(
+    run_path: Path,
+    tomograms: list[Tomogram],
+    settings: FitSettings,
+    device: torch.device,
+    init: Any,
+    *,
+    resume: bool,
+    progress: Progress,
+) -> None:
+    """Take part in a fit that the first process records; nothing is left behind."""
+    own = run_path / "scratch"
+    own.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=own, ignore_cleanup_errors=True) as scratch:
+        loop = prepare(tomograms, settings, device=device, scratch=Path(scratch), init=init).loop
+        if resume:
+            _resume(loop, run_path)
+        run(
+            loop, on_step=lambda _: None, on_evaluation=lambda _: None,
+            on_time=lambda: check_together(progress, device),
+        )  # fmt: skip
 
 
 def as_items(
@@ -139,8 +203,8 @@ def _warn_singles(tomograms: list[Tomogram], progress: Progress) -> None:
         )
 
 
-def _resume(loop: Loop, folder: RunFolder) -> None:
-    checkpoints = folder.path / "checkpoints"
+def _resume(loop: Loop, folder: Path) -> None:
+    checkpoints = folder / "checkpoints"
     if any(checkpoints.glob("*.ckpt")):  # stopped before the first one: start again
         loop.load_state(load_latest(checkpoints))
 
@@ -148,7 +212,10 @@ def _resume(loop: Loop, folder: RunFolder) -> None:
 class Recorder:
     """Runs the loop and writes what it does: progress, metrics, checkpoints, previews, weights."""
 
-    def __init__(self, session: Session, folder: RunFolder, settings: FitSettings, progress: Progress) -> None:
+    def __init__(
+        self, session: Session, folder: RunFolder, settings: FitSettings, progress: Progress, device: torch.device
+    ) -> None:
+        self.device = device
         self.session, self.loop, self.folder = session, session.loop, folder
         self.settings, self.progress = settings, progress
         self.loss: float | None = None
@@ -237,7 +304,7 @@ class Recorder:
         if now - self.last_checkpoint >= self.settings.checkpoint_every_seconds:
             self.checkpoint()
             self.last_checkpoint = time.monotonic()
-        self.progress.check()
+        check_together(self.progress, self.device)
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -275,8 +342,6 @@ class Recorder:
 
         if not self.loop.held_out:
             return
-        import torch
-
         batch = self.loop.held_out[0]
         with torch.no_grad():
             estimate = self.loop.average.restorer(batch.inputs[:1])

@@ -77,9 +77,9 @@ def restore_part(
     outer = [_with_context(s, n, bin_) for s, n in zip(inner, shape, strict=True)]
     cut = [Volume(v.block(*outer), v.voxel_size_angstrom, source=v.source) for v in volumes]
 
-    def advance(voxels: int) -> None:
+    def advance(voxels: float) -> None:
         told.check()
-        told.advance(float(voxels))
+        told.advance(voxels)
 
     told.start("measuring the density", None, "")
     loudness = normalisation or normalisation_of(volumes, model)

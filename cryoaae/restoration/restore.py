@@ -16,7 +16,7 @@ from cryoaae.io.atomic import check_output
 from cryoaae.io.mrc import assert_unchanged, create_volume
 from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.io.weights import digest
-from cryoaae.models.general import load_any
+from cryoaae.models.general import GeneralRestorer, load_any
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.batch import each_tomogram
 from cryoaae.restoration.contrast import transfer_of
@@ -32,9 +32,8 @@ from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration
 from cryoaae.restoration.fitted_on import check_voxel_size, resolve_with_model
 from cryoaae.restoration.general import caveats, seen_by, settled
 from cryoaae.restoration.scratch import Scratch
-from cryoaae.restoration.spread_beside import spreads_beside
 from cryoaae.runs.progress import NullProgress, Progress
-from cryoaae.runs.resources import preflight, set_threads
+from cryoaae.runs.resources import keep_freed_memory, preflight, set_threads
 from cryoaae.volume import Volume
 
 if TYPE_CHECKING:
@@ -180,6 +179,7 @@ def restore(
     """
     chosen = replace(options or RestoreOptions(), **keywords)
     set_threads(threads)
+    keep_freed_memory()
     geometry = {
         "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
         "flip_tilts": flip_tilts,
@@ -190,7 +190,7 @@ def restore(
         inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
     )
     means = {item.paths[0]: item.tomogram for item in work}
-    spreads = spreads_beside(
+    spreads = _spreads(
         means, restorer, chosen, draws=uncertainty, seed=seed, calibrate_spread=calibrate, opening=opening,
         overwrite=overwrite,
     )  # fmt: skip
@@ -246,7 +246,7 @@ def plan_restore(
         inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
     )
     means = {item.paths[0]: item.tomogram for item in work}
-    spreads = spreads_beside(
+    spreads = _spreads(
         means, restorer, chosen, draws=uncertainty, seed=seed, calibrate_spread=calibrate, opening=opening,
         overwrite=overwrite,
     )  # fmt: skip
@@ -269,6 +269,15 @@ def plan_restore(
         )
         lines.extend(f"{name}: {words}" for words in caveats(restorer, own, tomogram.wedge))
     return lines + [spread.describe() for spread in spreads.values()]
+
+
+def _spreads(*arguments: Any, draws: int, **keywords: Any) -> dict[Path, Any]:
+    """Spreads to be made beside the means; what makes them, and takes a second to load, is loaded if there are any."""
+    if not draws:
+        return {}
+    from cryoaae.restoration.spread_beside import spreads_beside
+
+    return spreads_beside(*arguments, draws=draws, **keywords)
 
 
 @dataclass(frozen=True)
@@ -366,6 +375,9 @@ def _restore_item(
         forget(paths)  # the outputs are replaced on leaving
     progress.finish()
     undone = str(options.contrast_transfer or "")
-    result = RestoreResult(name, paths, seconds, voxels / seconds, network / seconds, plan.tile, undone=undone)
+    result = RestoreResult(
+        name, paths, seconds, voxels / seconds, network / seconds, plan.tile, undone=undone,
+        general=isinstance(general, GeneralRestorer),
+    )  # fmt: skip
     remember(result, item.tomogram.paths, item.settings)
     return result

@@ -172,7 +172,7 @@ class TomogramDraws:
         """Numbers of the draws that do not stand."""
         return [n for n in range(1, self.options.draws + 1) if not self.store.path(n).exists()]
 
-    def tomogram(self, advance: Callable[[int], None]) -> WorkingTomogram:
+    def tomogram(self, advance: Callable[[float], None]) -> WorkingTomogram:
         return WorkingTomogram.of(
             self.volumes, self.item.wedge, self.restorer, options=self.options.restoring, advance=advance
         )
@@ -181,7 +181,7 @@ class TomogramDraws:
         """Make the draws that are missing."""
         options, store = self.options, self.store
 
-        def advance(voxels: int) -> None:
+        def advance(voxels: float) -> None:
             told.check()
             told.advance(float(voxels))
 

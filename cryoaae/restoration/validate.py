@@ -226,7 +226,7 @@ class _Work:
         strip = 0 if self.fitted_wedge is None else PASSES_STRIP
         return PASSES_FIRST + strip + PASSES_A_TURN * len(self.options.turns_deg)
 
-    def tomogram(self, advance: Callable[[int], None] = lambda _: None) -> WorkingTomogram:
+    def tomogram(self, advance: Callable[[float], None] = lambda _: None) -> WorkingTomogram:
         """The checked part on the working grid."""
         cut = [
             Volume(volume.block(*self.region), volume.voxel_size_angstrom, source=volume.source)
@@ -265,7 +265,7 @@ class _Work:
         told.start(f"validating {self.name}", 1.0, "checks")
         done = 0.0
 
-        def advance(voxels: int) -> None:
+        def advance(voxels: float) -> None:
             nonlocal done
             told.check()
             share = voxels / (self.passes * math.prod(tomogram.shape))

@@ -60,7 +60,7 @@ class WorkingTomogram:
     plan: Plan
     normalisation: Normalisation
     voxel_size_angstrom: float
-    advance: Callable[[int], None] = field(default=_nothing)
+    advance: Callable[[float], None] = field(default=_nothing)
     turns: tuple[tuple[int, ...], ...] = ((),)
 
     @classmethod
@@ -72,7 +72,7 @@ class WorkingTomogram:
         *,
         options: RestoreOptions,
         normalisation: Normalisation | None = None,
-        advance: Callable[[int], None] = _nothing,
+        advance: Callable[[float], None] = _nothing,
     ) -> WorkingTomogram:
         """Bring halves to the working grid, whole and in memory.
 

@@ -228,3 +228,16 @@ def test_a_bug_is_exit_70_with_a_log(inputs, capsys, monkeypatch) -> None:
 def test_help_and_import_load_no_torch(code: str) -> None:
     check = f"{code}\nimport sys\nassert not {{'torch', 'monai', 'matplotlib'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+def test_restore_loads_nothing_that_it_does_not_use(tiny: Path, tmp_path: Path) -> None:
+    """Of what takes seconds to load: the first tile should come within ten."""
+    words = [
+        "restore", "--even", str(tiny / "t_EVN.mrc"), "--odd", str(tiny / "t_ODD.mrc"), "--tilts", str(tiny / "t.tlt"),
+        "-o", str(tmp_path / "out.mrc"), "-q",
+    ]  # fmt: skip
+    unused = ["monai", "lightning_fabric", "lightning", "sklearn", "scipy.stats", "matplotlib", "pandas", "arviz_stats"]
+    check = f"from cryoaae.cli import run\nimport sys\nassert run({words!r}) == 0\n"
+    check += f"loaded = set({unused!r}) & set(sys.modules)\nassert not loaded, loaded"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

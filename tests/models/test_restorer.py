@@ -151,14 +151,14 @@ def test_nothing_further_than_the_halo_is_seen() -> None:
     model = Restorer(SPEC, spectra()).eval()
     torch.nn.init.normal_(model.network.last.weight)
     model.know_presence()
-    n = 2 * model.halo + 4
-    x = torch.randn(1, 1, n + n % 2, 8, 8, generator=torch.Generator().manual_seed(0))
-    at = n // 2
+    at = -(-(model.halo + 4) // model.multiple) * model.multiple
+    box = slice(at, at + model.multiple)
+    x = torch.randn(1, 1, 2 * at + model.multiple, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before = model(x)[0, 0, at]
+        before = model(x)[0, 0, box]
         far, near = x.clone(), x.clone()
         far[:, :, : at - model.halo] += 3
-        far[:, :, at + model.halo + 1 :] -= 3
+        far[:, :, box.stop + model.halo :] -= 3
         near[:, :, at] += 3
-        assert torch.allclose(model(far)[0, 0, at], before, atol=1e-4)
-        assert not torch.allclose(model(near)[0, 0, at], before, atol=1e-2)
+        assert torch.allclose(model(far)[0, 0, box], before, atol=1e-4)
+        assert not torch.allclose(model(near)[0, 0, box], before, atol=1e-2)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryoaae.patches.tiling import (
+    GOOD_OVERHEAD,
     PaddedAxis,
     TileGrid,
     extend_plane,
@@ -153,8 +154,27 @@ def test_chosen_core_fits_the_budget_and_is_not_needlessly_small():
     assert all(c % 8 == 0 for c in core)
     assert grid.read_voxels(core) / math.prod(core) < 2
     # With room to spare it stops growing once halos are cheap: memory is not taken for nothing.
-    assert grid.read_voxels(grid.choose_core(1e12)) < 2e6
+    assert grid.read_voxels(grid.choose_core(1e12)) < 1e7
     assert TileGrid((48, 48, 48), 20, 4).choose_core(1e9) == (48, 48, 48)
+
+
+@pytest.mark.parametrize("budget", [1e4, 3e5, 2e6, 1e7])
+def test_no_other_tile_of_the_budget_reads_less_in_all(budget):
+    grid = TileGrid((64, 160, 168), 12, 4)
+
+    def read(core: tuple[int, ...]) -> int:
+        return sum(math.prod(tile.read_shape) for tile in grid.tiles(core))
+
+    sizes = range(8, 169, 8)
+    cores = [(z, y, x) for z in sizes if z <= 64 for y in sizes for x in sizes if grid.read_voxels((z, y, x)) <= budget]
+    chosen = grid.choose_core(budget)
+    if not cores:
+        assert chosen == (8, 8, 8)  # nothing fits: the smallest
+        return
+    few = sorted(cores, key=lambda core: math.prod(-(-n // c) for n, c in zip(grid.shape, core, strict=True)) *
+                 grid.read_voxels(core))[:5]  # fmt: skip
+    assert grid.read_voxels(chosen) <= budget
+    assert read(chosen) <= max(min(map(read, few)), GOOD_OVERHEAD * math.prod(grid.shape))
 
 
 @pytest.mark.parametrize(("core", "shift"), [((6, 8, 8), 0), ((8, 8, 8), 2), ((0, 8, 8), 0)])
