@@ -18,11 +18,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmark_rows import append, read_rows
 from numpy.typing import NDArray
 
 from cryoaae.io.atomic import write_text
@@ -34,6 +36,7 @@ SAMPLE = Path(__file__).parents[1] / "plugins" / "napari" / "napari_cryoaae" / "
 SIZE = (1500, 900)
 SHAPE = (300, 928, 960)
 PARTICLES, CLASSES, TOMOGRAM = 50_000, 8, "TS_01"
+LARGE_BOX = 32
 STEPS, LONGEST_WAIT_SECONDS = 9, 300.0
 # What is measured, in words, and the most it should take, in seconds; None: no limit was set.
 LIMITS: dict[str, tuple[str, float | None]] = {
@@ -44,7 +47,9 @@ LIMITS: dict[str, tuple[str, float | None]] = {
     "oblique": ("another angle of the oblique plane", None),
     "click": ("a click among 50,000 particles", 0.2),
     "lasso": ("a lasso around a third of them", 0.2),
+    "frame": ("the next of the tomogram's draws", None),
     "decode": ("decoding a structure", 0.2),
+    "decode_32": ("decoding one of 32 voxels an edge, as `cryoaae cluster` makes its model", 0.2),
 }
 
 
@@ -123,6 +128,21 @@ def make_map(folder: Path) -> Path:
     return folder
 
 
+def make_draws(folder: Path, tomogram: Path) -> Path:
+    """What `cryoaae sample` leaves, with the tomogram itself as every volume."""
+    names = [*(f"draw_{number:03d}.mrc" for number in range(1, 3)), "std.mrc"]
+    folder.mkdir()
+    for name in names:
+        (folder / name).hardlink_to(tomogram)
+    wedge = {"tilt_range_deg": [-60.0, 60.0], "tilts_deg": None, "tilt_axis_deg": 0.0, "flipped": False}
+    report = {
+        "format": "cryoaae sample 1", "name": TOMOGRAM, "draws": 2, "outputs": names,
+        "made_from": {"model": "", "wedge": wedge},
+    }  # fmt: skip
+    write_text(folder / "report.json", json.dumps(report))
+    return folder
+
+
 def time_tomogram(clock: Clock, path: Path) -> None:
     viewer = clock.viewer
     with clock.measure("open"):
@@ -178,19 +198,48 @@ def time_latent(clock: Clock, folder: Path) -> None:
             wait("the points", lambda: not panel.scatter._timer.isActive())
 
 
+def time_frames(clock: Clock, folder: Path) -> None:
+    """Play the draws: what is not in view is not read."""
+    viewer = clock.viewer
+    panel = viewer.window.add_plugin_dock_widget("cryoaae", "Variability", tabify=True)[1]
+    viewer.window.resize(*SIZE)
+    panel.open_draws(folder)
+    panel.draws.bar.show_frame(0)
+    viewer.screenshot(canvas_only=True, flash=False)
+    for number in range(STEPS):
+        with clock.measure("frame"):
+            panel.draws.bar.show_frame((number + 1) % 2)
+
+
 def time_decoding(clock: Clock, run: Path) -> int:
-    """Decode with a model of `cryoaae cluster`; return the edge of its box."""
+    """Decode with a model of `cryoaae cluster`, and with one as it is before its fit; return the edge of the first."""
+    from cryoaae.draws import Draws
     from cryoaae.runs.progress import NullProgress
+    from cryoaae.subtomograms.model_files import FittedModel, build_model
+    from cryoaae.subtomograms.settings import ClusterSettings
     from napari_cryoaae.latent_decoding import StructureModel
 
     model = StructureModel.load(run, NullProgress())
-    codes = model.drawn(0, STEPS + 1, seed=0)
-    model.volume(codes[0])  # the first pass of a process is slower
-    for code in codes[1:]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        model.volume(code)
-        clock.times.setdefault("decode", []).append((time.perf_counter() - wall, time.process_time() - cpu))
+    settings, standard = ClusterSettings(working_box=LARGE_BOX), replace(model.fitted.standard, working_box=LARGE_BOX)
+    large = FittedModel(build_model(settings, standard, Draws.seeded(0)).eval(), standard, settings)
+    for name, decoder in (("decode", model.fitted), ("decode_32", large)):
+        _time_decoder(clock, name, decoder)
     return model.box
+
+
+def _time_decoder(clock: Clock, name: str, decoder: Any) -> None:
+    import torch
+
+    from cryoaae.subtomograms.generate import decode_volumes
+
+    generator = torch.Generator().manual_seed(0)
+    for number in range(STEPS + 1):
+        classes = torch.eye(decoder.settings.classes)[:1]
+        style = torch.randn(1, decoder.settings.style_dim, generator=generator)
+        wall, cpu = time.perf_counter(), time.process_time()
+        decode_volumes(decoder, classes, style)
+        if number:  # the first pass of a process is slower
+            clock.times.setdefault(name, []).append((time.perf_counter() - wall, time.process_time() - cpu))
 
 
 def measure(folder: Path, run: Path) -> dict[str, Any]:
@@ -205,6 +254,7 @@ def measure(folder: Path, run: Path) -> dict[str, Any]:
     viewer.screenshot(canvas_only=True, flash=False)  # the window itself, drawn once
     clock = Clock(viewer)
     time_tomogram(clock, tomogram)
+    time_frames(clock, make_draws(folder / "draws", tomogram))
     time_latent(clock, latent)
     box = time_decoding(clock, run)
     viewer.close()
@@ -218,10 +268,6 @@ def measure(folder: Path, run: Path) -> dict[str, Any]:
         "napari": metadata.version("napari"),
         "date": time.strftime("%F"),
     }
-
-
-def read_rows() -> list[dict[str, Any]]:
-    return json.loads(ROWS.read_text()) if ROWS.exists() else []
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -262,8 +308,8 @@ def main() -> None:
     if not options.page:
         with tempfile.TemporaryDirectory() as name:
             row = measure(Path(name), options.run)
-        write_text(ROWS, json.dumps([*read_rows(), row], indent=1) + "\n")
-    write_text(PAGE, page(read_rows()))
+        append(ROWS, row)
+    write_text(PAGE, page(read_rows(ROWS)))
 
 
 if __name__ == "__main__":

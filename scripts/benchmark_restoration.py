@@ -159,7 +159,8 @@ def weights_of(leg: Leg, data: Data, settings: FitSettings) -> Path:
     if not weights.exists():
         tomograms = [open_tomogram(item) for item in as_items(**data.inputs())]
         scratch = leg.folder.with_name(f"{leg.folder.name}_scratch")
-        session = prepare(tomograms, settings, device=torch.device(DEVICE), scratch=scratch, init=None)
+        start = load_any(None) if settings.start == "general" else None
+        session = prepare(tomograms, settings, device=torch.device(DEVICE), scratch=scratch, init=start)
         session.loop.load_state(load_latest(leg.folder / "checkpoints"))
         session.loop.average.load_state_dict(session.loop.best)
         restorer = session.loop.average.restorer

@@ -12,23 +12,36 @@ from pathlib import Path
 from typing import Any
 
 SIZE = (1500, 900)
-EDGE, STEPS, DRAWS = 72, 150, 4
+SHAPE_ZYX, SNR, SEED, STEPS, DRAWS = (64, 112, 112), 1.0, 7, 60, 4
+# On the membrane that this seed makes round, as a share of the shape: what the wedge hides of it is filled in.
+CURSOR = (0.5, 0.44, 0.68)
+# The general restorer knows what to fill in; few and small steps make it a run of its own on this tomogram.
+FIT = ("start=general", "learning_rate=5e-4", "warm_up_steps=20")
 LONGEST_WAIT_SECONDS = 300.0
 
 
 def make_run(folder: Path) -> Path:
-    """Simulate a small tomogram, fit for a minute, restore, validate and sample."""
+    """Simulate a small tomogram, fit the general restorer further on it, restore, validate and sample."""
     import cryoaae
     from cryoaae.config import load_fit_config
 
-    data = cryoaae.simulate(folder / "data", shape_zyx=(EDGE,) * 3, snr=1.0, seed=7)
+    data = cryoaae.simulate(folder / "data", shape_zyx=SHAPE_ZYX, snr=SNR, seed=SEED)
     halves = {"even": data / "even.mrc", "odd": data / "odd.mrc"}
-    settings = load_fit_config(overrides=["patch_size=32", "block_size=64", "blocks=4"], steps=STEPS)
+    settings = load_fit_config(overrides=FIT, steps=STEPS)
     run = cryoaae.fit([], folder / "run", **halves, tilts=data / "tilts.tlt", settings=settings, overwrite=True)
     cryoaae.restore([], folder / "restored.mrc", model=run, **halves, overwrite=True)
     cryoaae.validate([], folder / "validation", model=run, **halves, tilts=data / "tilts.tlt", overwrite=True)
     cryoaae.sample([], folder / "draws", model=run, **halves, draws=DRAWS, modes=2, overwrite=True)
     return run
+
+
+def make_aligned(folder: Path) -> Path:
+    """Cluster the sample's particles by alignment alone, as `cryoaae cluster` does by itself."""
+    import cryoaae
+    from napari_cryoaae.sample_data import SAMPLE
+
+    run = folder / "aligned"
+    return run if (run / "clusters.json").exists() else cryoaae.cluster(SAMPLE / "particles.h5", run, clusters=2)
 
 
 class Camera:
@@ -69,11 +82,13 @@ def take_tomogram(camera: Camera) -> None:
     panel = camera.panel("Tomogram")
     camera.wait(lambda: panel.views.columns)
     panel.slab.setValue(3)
+    panel.views.set_cursor([round(share * size) for share, size in zip(CURSOR, SHAPE_ZYX, strict=True)])
+    panel.views.cursor_moved.emit(panel.views.cursor_zyx)
     panel.auto_contrast()
     camera.picture("tomogram")
+    take_split(camera, panel)
     panel.show_part(Part.FILLED)
     camera.wait(lambda: panel.tiles.tile is not None and not panel.message.text())
-    camera.picture("filled_in")
     panel.tabs.setCurrentWidget(panel.spectra)
     camera.wait(lambda: panel.spectra.plots)
     camera.picture("spectrum")
@@ -82,6 +97,24 @@ def take_tomogram(camera: Camera) -> None:
     panel.show_part(Part.BOTH)
     panel.tabs.setCurrentWidget(panel.views)
     take_tools(camera, panel)
+
+
+def take_split(camera: Camera, panel: Any) -> None:
+    """The restoration beside what was measured of it and what was filled in, each on a grey scale of its own."""
+    before, layers = [entry.title for entry in panel.shown], camera.viewer.layers
+    panel.split_whole()
+    camera.wait(lambda: "both parts" in panel.message.text().lower())
+    parts = [layer for layer in layers if layer.name.endswith(" only")]
+    for layer in parts:
+        layer.visible = False
+    panel.show_volumes(["restored", "measured only", "filled in only"])
+    camera.wait(lambda: panel.views.columns[2]["yz"].drawn)
+    panel.auto_contrast()
+    camera.picture("filled_in")
+    for layer in parts:
+        layers.remove(layer)
+    layers.selection.active = layers[-1]
+    panel.show_volumes(before)
 
 
 def take_tools(camera: Camera, panel: Any) -> None:
@@ -96,7 +129,7 @@ def take_tools(camera: Camera, panel: Any) -> None:
     panel.oblique.on.click()
     panel.show_volumes(["restored", "standard deviation", *list(panel.chips.draws.values())[:1]])
     panel.mask.look.setCurrentText("hide the rest")
-    panel.mask.choice.setCurrentIndex(panel.mask.choice.count() - 1)
+    panel.mask.value.setValue(panel.mask.value.value() / 2)
     camera.picture("mask")
     panel.mask.look.setCurrentText("no mask")
 
@@ -179,6 +212,22 @@ def take_variability(camera: Camera, panel: Any) -> None:
     camera.picture("draws")
 
 
+def take_aligned(camera: Camera, run: Path) -> None:
+    """The Latent panel on a run without a model: the averages that it wrote, and a sentence on what it cannot do."""
+    import numpy as np
+
+    camera.viewer.open(str(run), plugin="cryoaae")
+    panel = camera.panel("Latent")
+    camera.wait(lambda: panel.latent is not None and panel.work.job is None)
+    said = panel.message.text()
+    panel.choose(np.flatnonzero(panel.latent.found.assigned == 0), "replace")
+    for show in (panel.show_written, panel.gallery):
+        show()
+        camera.wait(lambda: panel.work.job is None)
+    panel.say(said)
+    camera.picture("aligned")
+
+
 def raise_panel(panel: Any) -> None:
     """Bring a tabbed panel to the front: its dock is one of its parents."""
     while not hasattr(panel, "setFloating"):
@@ -205,6 +254,9 @@ def main() -> None:
     camera.viewer.close()
     camera = Camera(chosen.output)
     take_sample(camera)
+    camera.viewer.close()
+    camera = Camera(chosen.output)
+    take_aligned(camera, make_aligned(chosen.work))
     camera.viewer.close()
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -152,6 +153,21 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Clustered:
     raise AssertionError("no seed gave two clusters")
 
 
+@pytest.fixture(scope="session")
+def aligned(clustered: Clustered, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the same particles clustered by alignment alone, as `cryoaae cluster` does by itself."""
+    import cryoaae
+    from cryoaae.subtomograms.settings import ClusterSettings
+
+    coarse: Any = {
+        "coarse_iterations": 2, "fine_iterations": 1, "final_iterations": 1, "coarse_step_deg": 45.0,
+        "fine_step_deg": 30.0,
+    }  # fmt: skip
+    run = tmp_path_factory.mktemp("aligned") / "run"
+    settings = ClusterSettings(alignment=coarse)
+    return cryoaae.cluster(clustered.store, run, clusters=2, settings=settings, device="cpu")
+
+
 def _balls_and_rods(path: Path, seed: int, count: int = 15) -> list[str]:
     """Write a tomogram of blobs in noise, voxels of 10 A; rows of a list whose coordinates count half voxels."""
     rng = np.random.default_rng(seed)
@@ -183,6 +199,96 @@ def qt_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: errors.append(error))
     yield QApplication.instance() or QApplication([])
     assert not errors, errors
+
+
+@pytest.fixture
+def model(qt_app: Any) -> Any:
+    """What a napari viewer is, less its window."""
+    from napari.components import ViewerModel
+
+    return ViewerModel()
+
+
+@pytest.fixture
+def add() -> Callable[..., list[Any]]:
+    """Open files as a viewer does that they are dropped on; the layers."""
+    from napari_cryoaae.readers import get_reader
+
+    def open_all(model: Any, *paths: Path) -> list[Any]:
+        found: list[Any] = []
+        for path in paths:
+            reader: Any = get_reader(str(path))
+            found += [getattr(model, f"add_{kind}")(data, **look) for data, look, kind in reader(str(path))]
+        return found
+
+    return open_all
+
+
+# Of the volumes that are made up, and the tilts that they state.
+SHAPE, RANGE_DEG = (12, 14, 16), (-50.0, 60.0)
+
+
+@pytest.fixture
+def add_volumes() -> Callable[..., None]:
+    """Add halves and a restoration of noise, or other roles, that state their tilts; draws, as many as asked for."""
+    from napari_cryoaae.facts import KEY, LayerFacts, Role, StatedWedge
+
+    stated = StatedWedge(RANGE_DEG)
+
+    def add_all(model: Any, *roles: Role, draws: int = 0, wedge: StatedWedge | None = stated) -> None:
+        rng = np.random.default_rng(0)
+        kinds = [(role, None) for role in roles or (Role.EVEN, Role.ODD, Role.RESTORED)]
+        for role, draw in [*kinds, *((Role.DRAW, number) for number in range(1, draws + 1))]:
+            noise = rng.normal(size=SHAPE).astype(np.float32)
+            spread = role is Role.STD
+            known = LayerFacts(role, "t", voxel_size_angstrom=10.0, wedge=wedge, draw=draw)
+            model.add_image(
+                np.abs(noise) if spread else 50 + noise, name=str(role) if draw is None else f"{role} {draw}",
+                contrast_limits=(0, 2) if spread else (45, 55), scale=(10.0,) * 3, units=("angstrom",) * 3,
+                metadata={KEY: known},
+            )  # fmt: skip
+
+    return add_all
+
+
+@dataclass(frozen=True)
+class Held:
+    """A restoration that waits once it has begun, until it may go on."""
+
+    started: threading.Event
+    go: threading.Event
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    """The library's restoring, made to wait."""
+    import cryoaae.restoration.restore as library
+
+    found, real = Held(threading.Event(), threading.Event()), library.restore_volumes
+
+    def waiting(*arguments: Any, **keywords: Any) -> Any:
+        found.started.set()
+        found.go.wait(30)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(library, "restore_volumes", waiting)
+    return found
+
+
+@pytest.fixture
+def tomogram_panel(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make a Tomogram panel of a viewer's model."""
+    from napari_cryoaae.tomogram_panel import TomogramPanel
+
+    return lambda model: shown(TomogramPanel(model))
+
+
+@pytest.fixture
+def restore_panel(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make a Restore panel of a viewer's model."""
+    from napari_cryoaae.restore_panel import RestorePanel
+
+    return lambda model: shown(RestorePanel(model))
 
 
 @pytest.fixture

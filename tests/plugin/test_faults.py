@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,26 +17,11 @@ import pytest
 
 from cryoaae.errors import InputError
 from napari_cryoaae.facts import Role, facts_of
-from napari_cryoaae.readers import get_reader
 
 pytestmark = pytest.mark.gui
 ROOT = Path(__file__).parents[2]
 SHAPE = (12, 14, 16)
 Wait = Callable[..., None]
-
-
-@pytest.fixture
-def model(qt_app: Any) -> Any:
-    """What a napari viewer is, less its window."""
-    from napari.components import ViewerModel
-
-    return ViewerModel()
-
-
-def add(model: Any, path: Path) -> None:
-    reader: Any = get_reader(str(path))
-    for data, look, kind in reader(str(path)):
-        getattr(model, f"add_{kind}")(data, **look)
 
 
 # -- torch, a display or a new napari are missing ------------------------------------------------
@@ -91,34 +77,20 @@ def test_an_old_napari_is_named(model: Any, shown: Any, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("change", ["moved in the list", "renamed", "hidden", "its file is moved away"])
 def test_a_layer_that_changes_during_a_restoration(
-    model: Any, shown: Any, restored: Any, tmp_path: Path, wait_until: Wait, monkeypatch: Any, change: str
+    model: Any, restore_panel: Any, restored: Any, tmp_path: Path, wait_until: Wait, held: Any, change: str, add: Any
 ) -> None:
     """What is done to a layer does not matter; without its file nothing is written, and a sentence says why."""
-    import shutil
-
-    import cryoaae.restoration.restore as library
-    from napari_cryoaae.restore_panel import RestorePanel
-
     (tmp_path / "in").mkdir()
     for path in (restored.even, restored.odd):
         shutil.copy(path, tmp_path / "in" / path.name)
         add(model, tmp_path / "in" / path.name)
-    started, go = threading.Event(), threading.Event()
-    real = library.restore_volumes
-
-    def waiting(*arguments: Any, **keywords: Any) -> Any:
-        started.set()
-        go.wait(30)
-        return real(*arguments, **keywords)
-
-    monkeypatch.setattr(library, "restore_volumes", waiting)
-    panel = shown(RestorePanel(model))
+    panel = restore_panel(model)
     panel.form.use(restored.run)
     panel.form.output.setText(str(tmp_path / "x.mrc"))
     panel.form.symmetries.setChecked(False)
     panel.restore_button.click()
     panel.restore_button.click()  # a second click
-    wait_until(started.is_set)
+    wait_until(held.started.is_set)
     layer = model.layers["t_EVN"]
     if change == "moved in the list":
         model.layers.move(0, 2)
@@ -128,7 +100,7 @@ def test_a_layer_that_changes_during_a_restoration(
         layer.visible = False
     else:
         (tmp_path / "in" / "t_EVN.mrc").rename(tmp_path / "in" / "gone.mrc")
-    go.set()
+    held.go.set()
     wait_until(lambda: panel.job is None)
     if change == "its file is moved away":
         assert "t_EVN.mrc" in panel.message.text()

@@ -14,18 +14,9 @@ import pytest
 from cryoaae.io.particle_files import read_particles
 from cryoaae.io.star import read_star
 from napari_cryoaae.facts import Role, facts_of
-from napari_cryoaae.readers import get_reader
 
 pytestmark = pytest.mark.gui
 Wait = Callable[..., None]
-
-
-@pytest.fixture
-def model(qt_app: Any) -> Any:
-    """What a napari viewer is, less its window."""
-    from napari.components import ViewerModel
-
-    return ViewerModel()
 
 
 @pytest.fixture
@@ -44,11 +35,6 @@ def opened(model: Any, clustered: Any, shown: Callable[[Any], Any], wait_until: 
         return panel
 
     return opened
-
-
-def add(model: Any, path: Path) -> list[Any]:
-    reader: Any = get_reader(str(path))
-    return [getattr(model, f"add_{kind}")(data, **look) for data, look, kind in reader(str(path))]
 
 
 def places(panel: Any, particles: Any) -> np.ndarray:
@@ -156,7 +142,9 @@ def test_points_picked_in_a_layer_are_selected_on_the_map(opened: Any, model: An
 
 
 @pytest.mark.parametrize("source", ["particles", "store"])
-def test_any_layer_of_the_same_particles_is_linked(opened: Any, model: Any, clustered: Any, source: str) -> None:
+def test_any_layer_of_the_same_particles_is_linked(
+    opened: Any, model: Any, clustered: Any, source: str, add: Any
+) -> None:
     """Be it read from the store, or from the list, which has more of them in another order; before or after."""
     before = add(model, getattr(clustered, source))
     panel = opened()
@@ -195,7 +183,7 @@ def test_legend_selects_and_colours_follow_the_column(opened: Any, model: Any) -
     assert names == ["ball", "rod"]
     panel.classes.topLevelItem(1).setSelected(True)
     assert np.array_equal(panel.selected, panel.latent.columns["label"] == "rod")
-    assert not panel.merge_button.isEnabled()  # labels are not to be edited
+    assert not panel.buttons.merge.isEnabled()  # labels are not to be edited
     panel.colour_by.setCurrentText("outlier score")
     ends = [panel.classes.topLevelItem(k).text(0) for k in (0, 6)]
     low, high = np.percentile(panel.latent.codes["outlier_score"], (1, 99))
@@ -226,7 +214,7 @@ def test_codes_that_are_no_numbers_are_counted_not_shown(
     assert panel.count.text() == "0 of 28 selected; 2 not shown: no number on these axes"
     panel.classes.topLevelItem(0).setSelected(True)  # all are of the one class that is left
     assert len(panel.members()) == 28
-    panel.split_button.click()
+    panel.buttons.split.click()
     wait_until(lambda: panel.work.job is None)
     assert "no code" in panel.message.text()
     everything = np.array([(-1e9, -1e9), (-1e9, 1e9), (1e9, 1e9), (1e9, -1e9)])
@@ -237,7 +225,7 @@ def test_codes_that_are_no_numbers_are_counted_not_shown(
 
 
 def test_average_gallery_and_decoded_class_are_layers(
-    opened: Any, model: Any, clustered: Any, wait_until: Wait
+    opened: Any, model: Any, clustered: Any, wait_until: Wait, add: Any
 ) -> None:
     from cryoaae.io.mrc import open_volume
 
@@ -245,7 +233,7 @@ def test_average_gallery_and_decoded_class_are_layers(
     panel = opened()
     panel.classes.topLevelItem(0).setSelected(True)
     size = panel.history.state.sizes[0]
-    for button in (panel.average_button, panel.gallery_button, panel.decode_button):
+    for button in (panel.buttons.average, panel.buttons.gallery, panel.buttons.decode):
         button.click()
         wait_until(lambda: panel.work.job is None)
     made = [layer for layer in model.layers if facts_of(layer).role is Role.SUBTOMOGRAMS]
@@ -259,7 +247,7 @@ def test_average_gallery_and_decoded_class_are_layers(
         assert low[0] <= model.dims.point[0] <= high[0]
         for other_low, other_high in extents[:i]:
             assert (low[1:] > other_high[1:]).any() or (high[1:] < other_low[1:]).any()
-    panel.average_button.click()
+    panel.buttons.average.click()
     wait_until(lambda: panel.work.job is None)
     assert [layer.name for layer in model.layers].count(f"average {what}") == 1
 
@@ -283,16 +271,16 @@ def test_cancel_leaves_nothing_and_closing_the_panel_cancels(
     monkeypatch.setattr(library, "in_reference_frame", waiting)
     panel.choose(np.arange(20), "replace")
     before = list(model.layers)
-    panel.average_button.click()
+    panel.buttons.average.click()
     wait_until(started.is_set)
-    assert not panel.average_button.isEnabled()
+    assert not panel.buttons.average.isEnabled()
     panel.work.cancel_button.click()
     go.set()
     wait_until(lambda: panel.work.job is None)
     assert panel.message.text() == "Stopped."
     started.clear()
     go.clear()
-    panel.average_button.click()
+    panel.buttons.average.click()
     wait_until(started.is_set)
     job = panel.work.job
     panel.deleteLater()
@@ -314,7 +302,7 @@ def type_name(panel: Any, number: int, name: str) -> None:
 
     panel.classes.clearSelection()
     panel.classes.topLevelItem(number).setSelected(True)
-    panel.rename_button.click()
+    panel.buttons.rename.click()
     editor = panel.classes.findChild(QLineEdit)
     editor.selectAll()
     QTest.keyClicks(editor, name)
@@ -327,15 +315,15 @@ def test_classes_are_edited_undone_and_written(
     panel = opened()
     first = panel.history.state
     panel.choose(np.flatnonzero(first.assigned == 0), "replace")
-    panel.parts.setValue(2)
-    panel.split_button.click()
+    panel.buttons.parts.setValue(2)
+    panel.buttons.split.click()
     wait_until(lambda: panel.work.job is None)
     split = panel.history.state
     assert split.names == ("1-1", "2", "1-2")
     assert sum(split.sizes[k] for k in (0, 2)) == first.sizes[0]
     for row in (0, 1):
         panel.classes.topLevelItem(row).setSelected(True)
-    panel.merge_button.click()
+    panel.buttons.merge.click()
     merged = panel.history.state
     assert [panel.classes.topLevelItem(k).text(1) for k in range(2)] == [str(size) for size in merged.sizes]
     type_name(panel, 1, "ring one")
@@ -352,13 +340,13 @@ def test_classes_are_edited_undone_and_written(
     for layer in model.layers:
         assert set(layer.features["cryoaaeClassName"]) <= set(named.names)
     for _ in range(3):
-        panel.undo_button.click()
+        panel.buttons.undo.click()
     assert panel.history.state is first
-    assert not panel.undo_button.isEnabled()
+    assert not panel.buttons.undo.isEnabled()
     of = dict(zip(panel.latent.codes["row"], np.array(first.names)[first.assigned], strict=True))
     for layer in model.layers:
         assert layer.features["cryoaaeClassName"].tolist() == [of[row] for row in layer.features["row"]]
-    panel.redo_button.click()
+    panel.buttons.redo.click()
     assert panel.history.state is split
 
 
@@ -368,10 +356,10 @@ def test_selection_is_written_through_the_dialog(
     from qtpy.QtWidgets import QFileDialog
 
     panel = opened()
-    assert not panel.save_selection.isEnabled()
+    assert not panel.buttons.save_selection.isEnabled()
     panel.choose(np.array([2, 9, 11]), "replace")
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "some.star"), ""))
-    panel.save_selection.click()
+    panel.buttons.save_selection.click()
     wait_until(lambda: panel.work.job is None)
     assert np.allclose(read_particles(tmp_path / "some.star").points_zyx, places(panel, [2, 9, 11]))
     assert str(tmp_path / "some.star") in panel.message.text()
@@ -386,7 +374,7 @@ def test_what_cannot_be_opened_is_said_and_what_was_open_stays(opened: Any, wait
     wait_until(lambda: panel.work.job is None)
     assert "no codes that can be read" in panel.message.text()
     assert len(panel.latent) == 28
-    assert panel.save_all.isEnabled()
+    assert panel.buttons.save_all.isEnabled()
 
 
 def test_another_map_asked_for_meanwhile_is_opened_instead(
@@ -407,8 +395,8 @@ def test_empty_panel_says_what_to_open_and_offers_nothing(model: Any, shown: Any
 
     panel = shown(LatentPanel(model))
     assert "cryoaae cluster" in panel.message.text()
-    buttons = (panel.average_button, panel.split_button, panel.merge_button, panel.save_all, panel.undo_button)
-    assert not any(button.isEnabled() for button in buttons)
+    offered = ("average", "gallery", "written", "decode", "merge", "split", "save_selection", "save_all", "undo")
+    assert not any(getattr(panel.buttons, name).isEnabled() for name in offered)
     panel.clear()
     panel.split()
     panel.scatter.draw()

@@ -33,7 +33,7 @@ def test_open_run_lasso_average_pick_and_save(
     panel.scatter.box.lassoed.emit(box, Qt.KeyboardModifier.NoModifier)
     inside = np.flatnonzero(((xy > box[0]) & (xy < box[2])).all(axis=1))
     assert panel.members().tolist() == inside.tolist()
-    panel.average_button.click()
+    panel.buttons.average.click()
     wait_until(lambda: panel.work.job is None)
     average = viewer.layers[-1]
     assert facts_of(average).role is Role.SUBTOMOGRAMS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,44 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cryoaae.errors import InputError
-from napari_cryoaae.facts import KEY, LayerFacts, Role, StatedWedge, facts_of
+from napari_cryoaae.facts import KEY, Role, StatedWedge
 from napari_cryoaae.readers import get_reader
+from napari_cryoaae.sources import PLANES
 
 pytestmark = pytest.mark.gui
 SHAPE = (12, 14, 16)
 WEDGE = StatedWedge((-50.0, 60.0))
 Wait = Callable[..., None]
-
-
-@pytest.fixture
-def model(qt_app: Any) -> Any:
-    """What a napari viewer is, less its window."""
-    from napari.components import ViewerModel
-
-    return ViewerModel()
-
-
-def add(model: Any, path: Path) -> None:
-    reader: Any = get_reader(str(path))
-    for data, look, kind in reader(str(path)):
-        getattr(model, f"add_{kind}")(data, **look)
-
-
-def add_volumes(model: Any, wedge: StatedWedge | None = WEDGE) -> None:
-    rng = np.random.default_rng(0)
-    for role in (Role.EVEN, Role.ODD, Role.RESTORED):
-        data = (50 + rng.normal(size=SHAPE)).astype(np.float32)
-        known = LayerFacts(role, "t", voxel_size_angstrom=10.0, wedge=wedge)
-        look = {"scale": (10.0,) * 3, "units": ("angstrom",) * 3, "metadata": {KEY: known}}
-        model.add_image(data, name=str(role), contrast_limits=(45, 55), **look)
-
-
-@pytest.fixture
-def tomogram_panel(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    from napari_cryoaae.tomogram_panel import TomogramPanel
-
-    return lambda model: shown(TomogramPanel(model))
 
 
 def test_the_binding_keeps_count_of_none(qt_app: Any) -> None:
@@ -72,7 +41,9 @@ def test_empty_viewer_says_what_to_open(model: Any, tomogram_panel: Any) -> None
     assert "segments is a labels layer" in panel.message.text()
 
 
-def test_cursor_and_slab_are_shared_by_panel_and_viewer(model: Any, tomogram_panel: Any, wait_until: Wait) -> None:
+def test_cursor_and_slab_are_shared_by_panel_and_viewer(
+    model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any
+) -> None:
     add_volumes(model)
     panel = tomogram_panel(model)
     assert panel.views.cursor_zyx == (6, 7, 8)
@@ -94,7 +65,9 @@ def test_cursor_and_slab_are_shared_by_panel_and_viewer(model: Any, tomogram_pan
     assert [line.value() for line in panel.views.columns[0]["xy"].lines] == [7.5, 3.5]  # y, x
 
 
-def test_click_in_the_viewer_moves_the_cursor_and_a_drag_does_not(model: Any, tomogram_panel: Any) -> None:
+def test_click_in_the_viewer_moves_the_cursor_and_a_drag_does_not(
+    model: Any, tomogram_panel: Any, add_volumes: Any
+) -> None:
     from types import SimpleNamespace
 
     add_volumes(model)
@@ -110,7 +83,9 @@ def test_click_in_the_viewer_moves_the_cursor_and_a_drag_does_not(model: Any, to
 
 
 @pytest.mark.parametrize("part", ["measured only", "filled in only"])
-def test_parts_are_the_librarys_split(model: Any, tomogram_panel: Any, wait_until: Wait, part: str) -> None:
+def test_parts_are_the_librarys_split(
+    model: Any, tomogram_panel: Any, wait_until: Wait, part: str, add_volumes: Any
+) -> None:
     import torch
 
     from napari_cryoaae.comparison import Part
@@ -135,10 +110,10 @@ def test_parts_are_the_librarys_split(model: Any, tomogram_panel: Any, wait_unti
     assert panel.tiles.tile.wedge == StatedWedge((-40.0, 60.0))
 
 
-def test_parts_need_tilts(model: Any, tomogram_panel: Any) -> None:
+def test_parts_need_tilts(model: Any, tomogram_panel: Any, add_volumes: Any) -> None:
     from napari_cryoaae.comparison import Part
 
-    add_volumes(model, None)
+    add_volumes(model, wedge=None)
     panel = tomogram_panel(model)
     panel.show_part(Part.FILLED)
     assert "tilts are not known" in panel.message.text()
@@ -148,7 +123,7 @@ def test_parts_need_tilts(model: Any, tomogram_panel: Any) -> None:
 
 
 def test_whole_split_becomes_two_layers_that_can_be_saved(
-    model: Any, tomogram_panel: Any, wait_until: Wait, tmp_path: Path
+    model: Any, tomogram_panel: Any, wait_until: Wait, tmp_path: Path, add_volumes: Any
 ) -> None:
     from napari_cryoaae.writers import write_volume_layer
 
@@ -168,7 +143,7 @@ def test_whole_split_becomes_two_layers_that_can_be_saved(
 
 
 def test_layer_removed_during_a_split_leaves_nothing_behind(
-    model: Any, tomogram_panel: Any, monkeypatch: Any, wait_until: Wait
+    model: Any, tomogram_panel: Any, monkeypatch: Any, wait_until: Wait, add_volumes: Any
 ) -> None:
     import napari_cryoaae.wedge_split as wedge_split
 
@@ -196,7 +171,7 @@ def test_layer_removed_during_a_split_leaves_nothing_behind(
     assert panel.chips.shown_titles == ["input"]
 
 
-def test_linked_contrast_and_auto(model: Any, tomogram_panel: Any, wait_until: Wait) -> None:
+def test_linked_contrast_and_auto(model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any) -> None:
     add_volumes(model)
     panel = tomogram_panel(model)
     wait_until(lambda: panel.views.columns[2]["yz"].drawn)
@@ -214,7 +189,7 @@ def test_linked_contrast_and_auto(model: Any, tomogram_panel: Any, wait_until: W
     assert model.layers["restored"].contrast_limits == [low, high]
 
 
-def test_no_more_columns_than_there_is_room_for(model: Any, tomogram_panel: Any) -> None:
+def test_no_more_columns_than_there_is_room_for(model: Any, tomogram_panel: Any, add_volumes: Any) -> None:
     add_volumes(model)
     panel = tomogram_panel(model)
     panel.show_volumes([e.title for e in panel.entries])
@@ -224,7 +199,25 @@ def test_no_more_columns_than_there_is_room_for(model: Any, tomogram_panel: Any)
     assert "odd half" not in [e.title for e in panel.shown]
 
 
-def test_spectra_are_drawn_with_the_wedge(model: Any, tomogram_panel: Any, wait_until: Wait) -> None:
+def test_one_scale_for_all_planes_of_all_volumes_whatever_stands_above_them(
+    model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any
+) -> None:
+    from qtpy.QtTest import QTest
+
+    add_volumes(model)
+    panel = tomogram_panel(model)
+    model.layers["restored"].data[:] *= 1e-5  # longer numbers
+    panel.views.redraw()
+    wait_until(lambda: len(panel.views.columns) == 3 and panel.views.columns[2]["yz"].drawn)
+    QTest.qWait(50)
+    boxes = {plane: [column[plane].box for column in panel.views.columns] for plane in PLANES}
+    pixels = [box.width() / box.viewRect().width() for row in boxes.values() for box in row]
+    assert np.ptp(pixels) < 0.005 * np.mean(pixels)
+    for row in boxes.values():
+        assert np.ptp([box.width() for box in row]) <= 1
+
+
+def test_spectra_are_drawn_with_the_wedge(model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any) -> None:
     add_volumes(model)
     panel = tomogram_panel(model)
     panel.tabs.setCurrentWidget(panel.spectra)
@@ -235,7 +228,7 @@ def test_spectra_are_drawn_with_the_wedge(model: Any, tomogram_panel: Any, wait_
     assert all(end in panel.spectra.plots[1].titleLabel.text for end in ("-50°", "+60°"))
 
 
-def test_validation_is_shown(model: Any, tomogram_panel: Any, tmp_path: Path) -> None:
+def test_validation_is_shown(model: Any, tomogram_panel: Any, tmp_path: Path, add_volumes: Any) -> None:
     add_volumes(model)
     panel = tomogram_panel(model)
     panel.validation.open(tmp_path)
@@ -251,7 +244,7 @@ def test_validation_is_shown(model: Any, tomogram_panel: Any, tmp_path: Path) ->
     assert curve.yData.tolist() == [0.5]
 
 
-def test_panel_that_is_gone_is_not_called(model: Any, tomogram_panel: Any, wait_until: Wait) -> None:
+def test_panel_that_is_gone_is_not_called(model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any) -> None:
     from qtpy.QtCore import QEvent
     from qtpy.QtWidgets import QApplication
 
@@ -269,7 +262,7 @@ def test_panel_that_is_gone_is_not_called(model: Any, tomogram_panel: Any, wait_
 # -- provenance ----------------------------------------------------------------------------------
 
 
-def test_provenance_follows_the_selected_layer(model: Any, shown: Any, restored: Any) -> None:
+def test_provenance_follows_the_selected_layer(model: Any, shown: Any, restored: Any, add: Any) -> None:
     from qtpy.QtWidgets import QApplication
 
     from napari_cryoaae.provenance_panel import ProvenancePanel
@@ -285,199 +278,3 @@ def test_provenance_follows_the_selected_layer(model: Any, shown: Any, restored:
     assert f"digest: {digest}" in QApplication.clipboard().text()
     model.layers.selection.active = model.layers["t_EVN"]
     assert "even half" in panel.text.toPlainText()
-
-
-# -- restore -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def restore_panel(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    from napari_cryoaae.restore_panel import RestorePanel
-
-    return lambda model: shown(RestorePanel(model))
-
-
-def test_restore_panel_fills_itself_in_from_a_run(model: Any, restore_panel: Any, restored: Any) -> None:
-    panel = restore_panel(model)
-    assert "Open a tomogram" in panel.message.text()
-    add(model, restored.run)
-    request = panel.form.request()
-    assert (request.model, request.first, request.odd) == (restored.run, restored.even, restored.odd)
-    assert request.output == restored.even.with_name("t_restored.mrc")
-    assert (request.wedge, request.voxel_size_angstrom) == (None, None)
-    assert "fitted on t at 10 Å" in panel.form.about.text()
-    assert panel.form.first.count() == 2  # restorations are not offered
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "problem"),
-    [
-        ("model", "", "none chosen"),
-        ("model", "/nowhere", "no such file"),
-        ("output", "/nowhere/x.mrc", "does not exist"),
-    ],
-)
-def test_what_is_wrong_is_said_in_the_panel(
-    model: Any, restore_panel: Any, restored: Any, wait_until: Wait, field: str, value: str, problem: str
-) -> None:
-    add(model, restored.run)
-    panel = restore_panel(model)
-    getattr(panel.form, field).setText(value)
-    panel.restore()
-    wait_until(lambda: panel.job is None)
-    assert problem in panel.message.text()
-    assert panel.restore_button.isEnabled()
-
-
-def test_missing_gpu_is_said_in_the_panel(model: Any, restore_panel: Any, restored: Any, wait_until: Wait) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    add(model, restored.run)
-    panel = restore_panel(model)
-    panel.form.device.setCurrentText("cuda")
-    panel.check()
-    wait_until(lambda: panel.job is None)
-    assert "no GPU is usable here" in panel.message.text()
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (InputError("a.mrc", "is bad", "mend it"), "a.mrc: is bad; mend it"),
-        (ImportError("x", name="torch"), "torch cannot be loaded; install it"),
-        (MemoryError(), "not enough memory"),
-        (OSError(28, "No space left on device"), "No space left"),
-        (ZeroDivisionError("division by zero"), "A bug of ours: ZeroDivisionError"),
-    ],
-)
-def test_every_error_is_a_sentence(error: Exception, said: str, caplog: pytest.LogCaptureFixture) -> None:
-    from napari_cryoaae.jobs import sentence
-
-    assert said in sentence(error)
-    assert bool(caplog.records) == isinstance(error, ZeroDivisionError)  # a traceback for bugs alone
-
-
-def test_tilts_that_nobody_stated_are_asked_for(model: Any, restore_panel: Any, restored: Any, tmp_path: Path) -> None:
-    for path in (restored.even, restored.odd):
-        add(model, Path(shutil.copy(path, tmp_path)))
-    panel = restore_panel(model)
-    panel.form.use(restored.run)
-    panel.form.known.setChecked(False)
-    with pytest.raises(InputError, match="tilts: not stated"):
-        panel.form.request()
-    (tmp_path / "bad.tlt").write_text("x\n")
-    panel.form.wedge.read_file(tmp_path / "bad.tlt")
-    assert "line 1" in panel.message.text()
-    (tmp_path / "good.tlt").write_text("-30\n0\n33\n")
-    panel.form.wedge.read_file(tmp_path / "good.tlt")
-    panel.form.wedge.axis.setValue(5.0)
-    assert panel.form.request().wedge == StatedWedge((-30.0, 33.0), (-30.0, 0.0, 33.0), 5.0)
-    panel.form.wedge.high.setValue(40.0)
-    assert panel.form.request().wedge == StatedWedge((-30.0, 40.0), None, 5.0)
-
-
-def test_tilts_that_a_record_states_follow_the_input_until_the_user_states_others(
-    model: Any, restore_panel: Any, restored: Any
-) -> None:
-    add(model, restored.run)
-    panel = restore_panel(model)
-    panel.form.known.setChecked(False)
-    stated = facts_of(model.layers["t_EVN"]).wedge
-    assert panel.form.request().wedge == stated is not None
-    other = LayerFacts(Role.INPUT, "u", restored.output, 10.0, StatedWedge((-40.0, 30.0)))
-    model.add_image(np.zeros(SHAPE), name="u", contrast_limits=(0, 1), metadata={KEY: other})
-    panel.form.first.setCurrentText("u")
-    assert panel.form.request().wedge == StatedWedge((-40.0, 30.0))
-    panel.form.wedge.high.setValue(45.0)
-    panel.form.first.setCurrentText("t_EVN")
-    assert panel.form.request().wedge == StatedWedge((-40.0, 45.0))
-
-
-def test_check_says_what_it_takes_and_writes_nothing(
-    model: Any, restore_panel: Any, restored: Any, wait_until: Wait, tmp_path: Path
-) -> None:
-    add(model, restored.run)
-    panel = restore_panel(model)
-    panel.form.output.setText(str(tmp_path / "x.mrc"))
-    panel.check()
-    assert not panel.check_button.isEnabled()
-    wait_until(lambda: panel.job is None)
-    assert "44 x 48 x 46 voxels" in panel.message.text()
-    assert "GB of memory are free" in panel.message.text()
-    assert not list(tmp_path.iterdir())
-
-
-def test_restoring_adds_the_layer_that_the_library_writes(
-    model: Any, restore_panel: Any, restored: Any, wait_until: Wait, tmp_path: Path
-) -> None:
-    from cryoaae.io.mrc import open_volume
-    from cryoaae.models.restorer import Restorer
-    from cryoaae.restoration.restore import restore_array
-
-    add(model, restored.run)
-    panel = restore_panel(model)
-    panel.form.output.setText(str(tmp_path / "x.mrc"))
-    panel.form.symmetries.setChecked(False)
-    panel.form.device.setCurrentText("cpu")
-    panel.restore()
-    panel.restore()  # a second click
-    wait_until(lambda: panel.job is None)
-    layer = model.layers["x"]
-    even, odd = (open_volume(path).numpy() for path in (restored.even, restored.odd))
-    expected = restore_array(
-        even, odd, Restorer.load(restored.run), voxel_size_angstrom=10.0, device="cpu"
-    )
-    assert np.abs(layer.data - expected).max() < 1e-3 * expected.std()
-    facts = layer.metadata[KEY]
-    assert (facts.role, facts.run, facts.record) == (Role.RESTORED, restored.run, tmp_path / "x.json")
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["x.json", "x.mrc"]
-    panel.restore()
-    wait_until(lambda: panel.job is None)
-    assert "Made before from the same" in panel.message.text()
-    assert sum(layer.metadata[KEY].source == tmp_path / "x.mrc" for layer in model.layers) == 1
-
-
-@pytest.mark.parametrize("way", ["button", "layer removed", "panel closed"])
-def test_restoration_is_cancelled_and_leaves_nothing(
-    model: Any, restore_panel: Any, restored: Any, monkeypatch: Any, wait_until: Wait, tmp_path: Path, way: str
-) -> None:
-    from qtpy.QtCore import QEvent
-    from qtpy.QtWidgets import QApplication
-
-    import cryoaae.restoration.restore as library
-
-    started, go = threading.Event(), threading.Event()
-    real = library.restore_volumes
-
-    def waiting(*arguments: Any, **keywords: Any) -> Any:
-        started.set()
-        go.wait(30)
-        return real(*arguments, **keywords)
-
-    monkeypatch.setattr(library, "restore_volumes", waiting)
-    add(model, restored.run)
-    before = [layer.name for layer in model.layers]
-    panel = restore_panel(model)
-    panel.form.output.setText(str(tmp_path / "x.mrc"))
-    panel.restore()
-    wait_until(started.is_set)
-    job = panel.job
-    if way == "button":
-        panel.cancel_button.click()
-    elif way == "layer removed":
-        model.layers.remove("t_ODD")
-        before.remove("t_ODD")
-    else:
-        panel.deleteLater()
-        del panel  # as nobody but the window owns it
-        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-        assert job.progress.cancelled()
-    go.set()
-    job.join(60)
-    if way != "panel closed":
-        wait_until(lambda: panel.job is None)
-        assert "Stopped" in panel.message.text()
-    assert [layer.name for layer in model.layers] == before
-    assert not list(tmp_path.iterdir())

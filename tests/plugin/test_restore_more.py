@@ -19,33 +19,12 @@ from cryoaae.physics.ctf import ContrastTransfer
 from napari_cryoaae.facts import KEY, Role, StatedWedge, facts_of
 from napari_cryoaae.preview_request import DEPTH, EDGE, visible_box
 from napari_cryoaae.provenance import provenance
-from napari_cryoaae.readers import get_reader
+from napari_cryoaae.run_folder import read_run
 
 pytestmark = pytest.mark.gui
 Wait = Callable[..., None]
 # Of a fit, however busy the machine is.
 LONG = 300.0
-
-
-@pytest.fixture
-def model(qt_app: Any) -> Any:
-    from napari.components import ViewerModel
-
-    return ViewerModel()
-
-
-@pytest.fixture
-def panel_of(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    from napari_cryoaae.restore_panel import RestorePanel
-
-    return lambda model: shown(RestorePanel(model))
-
-
-def add(model: Any, *paths: Path) -> None:
-    for path in paths:
-        reader: Any = get_reader(str(path))
-        for data, look, kind in reader(str(path)):
-            getattr(model, f"add_{kind}")(data, **look)
 
 
 FIT = "a model fitted on these volumes first"
@@ -66,7 +45,8 @@ def fit_form(panel: Any, tiny: Path, tiny_settings: list[str], folder: Path) -> 
 
 
 def test_fit_and_restore_from_the_panel_stopped_once_on_the_way(
-    model: Any, panel_of: Any, tiny: Path, tiny_settings: list[str], tmp_path: Path, wait_until: Wait, monkeypatch: Any
+    model: Any, restore_panel: Any, tiny: Path, tiny_settings: list[str], tmp_path: Path,
+    wait_until: Wait, monkeypatch: Any, add: Any,
 ) -> None:
     import cryoaae.restoration.fit as library
 
@@ -80,7 +60,7 @@ def test_fit_and_restore_from_the_panel_stopped_once_on_the_way(
 
     monkeypatch.setattr(library.Recorder, "_on_time", waiting)
     add(model, tiny / "t_EVN.mrc", tiny / "t_ODD.mrc")
-    panel = panel_of(model)
+    panel = restore_panel(model)
     fit_form(panel, tiny, tiny_settings, tmp_path)
     assert panel.restore_button.text() == "Fit and restore"
     assert not panel.preview_button.isEnabled()
@@ -110,10 +90,10 @@ def test_fit_and_restore_from_the_panel_stopped_once_on_the_way(
 
 
 def test_a_fit_needs_tilts_and_a_folder_of_its_own(
-    model: Any, panel_of: Any, restored: Any, tmp_path: Path, wait_until: Wait
+    model: Any, restore_panel: Any, restored: Any, tmp_path: Path, wait_until: Wait, add: Any
 ) -> None:
     add(model, Path(shutil.copy(restored.even, tmp_path)))
-    panel = panel_of(model)
+    panel = restore_panel(model)
     panel.form.source.setCurrentText(FIT)
     panel.check()
     assert "tilts: not stated" in panel.message.text()
@@ -129,11 +109,13 @@ def test_a_fit_needs_tilts_and_a_folder_of_its_own(
     assert "patch_size" in panel.message.text()  # the nearest name
 
 
-def test_the_general_restorer_is_adapted_as_the_command_does_it(panel_of: Any, model: Any, restored: Any) -> None:
+def test_the_general_restorer_is_adapted_as_the_command_does_it(
+    restore_panel: Any, model: Any, restored: Any, add: Any
+) -> None:
     from cryoaae.restoration.adapt import adapted_settings
 
     add(model, restored.even, restored.odd)
-    panel = panel_of(model)
+    panel = restore_panel(model)
     panel.form.source.setCurrentText(FIT)
     box = panel.form.fit
     box.preset.setCurrentIndex(box.preset.findData("adapt"))
@@ -148,7 +130,7 @@ def test_the_general_restorer_is_adapted_as_the_command_does_it(panel_of: Any, m
 
 
 def test_a_first_restoration_needs_no_model_and_no_fit(
-    model: Any, panel_of: Any, restored: Any, tiny: Path, tmp_path: Path, wait_until: Wait, capsys: Any
+    model: Any, restore_panel: Any, restored: Any, tiny: Path, tmp_path: Path, wait_until: Wait, capsys: Any, add: Any
 ) -> None:
     """Two halves with their tilt file beside them, one button; then what is said of it."""
     from cryoaae.cli import run
@@ -157,7 +139,7 @@ def test_a_first_restoration_needs_no_model_and_no_fit(
 
     even, odd, _ = (Path(shutil.copy(path, tmp_path)) for path in (restored.even, restored.odd, tiny / "t.tlt"))
     add(model, even, odd)
-    panel = panel_of(model)
+    panel = restore_panel(model)
     assert panel.form.source.currentText() == "the general restorer, which comes along"
     assert panel.form.unknown.text() == "from t.tlt"
     panel.form.symmetries.setChecked(False)
@@ -189,12 +171,12 @@ def test_a_first_restoration_needs_no_model_and_no_fit(
 
 
 def test_the_general_restorer_asks_for_tilts_that_no_file_states(
-    model: Any, panel_of: Any, restored: Any, tmp_path: Path, wait_until: Wait
+    model: Any, restore_panel: Any, restored: Any, tmp_path: Path, wait_until: Wait, add: Any
 ) -> None:
     (tmp_path / "in").mkdir()
     add(model, *(Path(shutil.copy(path, tmp_path / "in")) for path in (restored.even, restored.odd)))
     (tmp_path / "in" / "t.tlt").write_text("no angles\n")
-    panel = panel_of(model)
+    panel = restore_panel(model)
     assert "not on yours" in panel.form.about.text()
     panel.check()
     assert "tilts: not stated" in panel.message.text()
@@ -211,12 +193,12 @@ def test_the_general_restorer_asks_for_tilts_that_no_file_states(
 
 @pytest.mark.parametrize(("name", "said"), [("general", "a general restorer"), ("codes", "not the weights")])
 def test_weights_of_any_kind_are_described_or_refused(
-    panel_of: Any, model: Any, tmp_path: Path, name: str, said: str, clustered: Any
+    restore_panel: Any, model: Any, tmp_path: Path, name: str, said: str, clustered: Any
 ) -> None:
     import cryoaae
 
     weights = Path(cryoaae.__file__).parent / "weights" / "general.safetensors"
-    panel = panel_of(model)
+    panel = restore_panel(model)
     panel.form.use(weights if name == "general" else clustered.run)
     assert said in panel.form.about.text()
 
@@ -225,10 +207,10 @@ def test_weights_of_any_kind_are_described_or_refused(
 
 
 def test_preview_is_what_the_whole_restoration_will_be_there(
-    model: Any, panel_of: Any, restored: Any, wait_until: Wait, tmp_path: Path
+    model: Any, restore_panel: Any, restored: Any, wait_until: Wait, tmp_path: Path, add: Any
 ) -> None:
     add(model, restored.even, restored.odd)
-    panel = panel_of(model)
+    panel = restore_panel(model)
     panel.form.use(restored.run)
     panel.form.output.setText(str(tmp_path / "x.mrc"))
     panel.form.symmetries.setChecked(False)
@@ -248,6 +230,7 @@ def test_preview_is_what_the_whole_restoration_will_be_there(
     assert (facts.role, facts.offset_zyx, facts.source) == (Role.PREVIEW, (12, 0, 0), None)
     assert "preview of 16 x 48 x 46 voxels" in facts.made
     assert "contrast transfer left as it is" in facts.made
+    assert (facts.run, facts.wedge) == (restored.run, StatedWedge.of(read_run(restored.run).tomograms[0]))
     # Another one takes its place; what was measured of the tomogram is not measured again.
     ready = panel.previewer._ready
     model.dims.set_point(0, 300.0)
@@ -259,7 +242,7 @@ def test_preview_is_what_the_whole_restoration_will_be_there(
 
 
 def test_preview_of_a_layer_that_went_is_dropped(
-    model: Any, panel_of: Any, restored: Any, wait_until: Wait, monkeypatch: Any
+    model: Any, restore_panel: Any, restored: Any, wait_until: Wait, monkeypatch: Any, add: Any
 ) -> None:
     import cryoaae.restoration.part as library
 
@@ -273,7 +256,7 @@ def test_preview_of_a_layer_that_went_is_dropped(
 
     monkeypatch.setattr(library, "restore_part", slow)
     add(model, restored.even, restored.odd)
-    panel = panel_of(model)
+    panel = restore_panel(model)
     panel.form.use(restored.run)
     panel.preview()
     wait_until(started.is_set)
@@ -285,10 +268,10 @@ def test_preview_of_a_layer_that_went_is_dropped(
 
 @pytest.mark.parametrize("field", ["", "/nowhere"])
 def test_preview_without_a_model_is_a_sentence(
-    model: Any, panel_of: Any, restored: Any, wait_until: Wait, field: str
+    model: Any, restore_panel: Any, restored: Any, wait_until: Wait, field: str, add: Any
 ) -> None:
     add(model, restored.even)
-    panel = panel_of(model)
+    panel = restore_panel(model)
     panel.form.use(Path(field))
     panel.form.model.setText(field)
     panel.preview()

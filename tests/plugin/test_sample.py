@@ -74,6 +74,9 @@ def check_contents(viewer: Any, panels: dict[str, Any], wait_until: Wait) -> Non
     wait_until(lambda: panels["Latent"].latent is not None)
     assert len(panels["Latent"].latent) == len(panels["Variability"].structures.model) >= 20
     assert panels["Variability"].draws.film.count() == 3
+    for panel in panels.values():  # the viewer puts a gap below a panel that does not want the height
+        layout = panel.layout()
+        assert layout.itemAt(layout.count() - 1).spacerItem() is None
     # All of it is a copy: what a user writes beside it is not among the program's own files.
     sources = [facts_of(layer).source for layer in viewer.layers]
     assert not any(source.is_relative_to(SAMPLE) for source in sources if source is not None)

@@ -19,31 +19,10 @@ Wait = Callable[..., None]
 
 
 @pytest.fixture
-def model(qt_app: Any) -> Any:
-    """What a napari viewer is, less its window."""
-    from napari.components import ViewerModel
-
-    return ViewerModel()
-
-
-def add_volumes(model: Any, *roles: Role, draws: int = 0) -> None:
-    rng = np.random.default_rng(0)
-    kinds = [(role, None) for role in roles or (Role.EVEN, Role.ODD, Role.RESTORED, Role.STD)]
-    for role, draw in [*kinds, *((Role.DRAW, n) for n in range(1, draws + 1))]:
-        noise = rng.normal(size=SHAPE).astype(np.float32)
-        data = np.abs(noise) if role is Role.STD else 50 + noise
-        known = LayerFacts(role, "t", voxel_size_angstrom=10.0, wedge=WEDGE, draw=draw)
-        look = {"scale": (10.0,) * 3, "units": ("angstrom",) * 3, "metadata": {KEY: known}}
-        limits = (0, 2) if role is Role.STD else (45, 55)
-        name = str(role) if draw is None else f"{role} {draw}"
-        model.add_image(data, name=name, contrast_limits=limits, **look)
-
-
-@pytest.fixture
-def panel_of(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    from napari_cryoaae.tomogram_panel import TomogramPanel
-
-    return lambda model: shown(TomogramPanel(model))
+def add_volumes(add_volumes: Callable[..., None]) -> Callable[..., None]:
+    """Halves, a restoration and its spread, where no roles are asked for."""
+    all_four = (Role.EVEN, Role.ODD, Role.RESTORED, Role.STD)
+    return lambda model, *roles, draws=0: add_volumes(model, *(roles or all_four), draws=draws)
 
 
 def settled(panel: Any, wait_until: Wait) -> None:
@@ -54,11 +33,13 @@ def settled(panel: Any, wait_until: Wait) -> None:
 # -- oblique plane -------------------------------------------------------------------------------
 
 
-def test_oblique_plane_is_a_fourth_view_under_the_same_cursor(model: Any, panel_of: Any, wait_until: Wait) -> None:
+def test_oblique_plane_is_a_fourth_view_under_the_same_cursor(
+    model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any
+) -> None:
     from napari_cryoaae.oblique import ObliqueCut, ObliquePlane
 
     add_volumes(model)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     assert panel.views.planes == ["xy", "xz", "yz"]
     panel.oblique.on.click()
     panel.oblique.tilt.setValue(40)
@@ -88,9 +69,11 @@ def test_oblique_plane_is_a_fourth_view_under_the_same_cursor(model: Any, panel_
     assert not panel.views.columns[0]["xy"].trace.isVisible()
 
 
-def test_oblique_plane_in_the_main_window_is_the_same_plane_and_goes_again(model: Any, panel_of: Any) -> None:
+def test_oblique_plane_in_the_main_window_is_the_same_plane_and_goes_again(
+    model: Any, tomogram_panel: Any, add_volumes: Any
+) -> None:
     add_volumes(model)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     panel.oblique.on.click()
     panel.oblique.tilt.setValue(90)
     panel.oblique.in_viewer.click()
@@ -115,10 +98,10 @@ def test_oblique_plane_in_the_main_window_is_the_same_plane_and_goes_again(model
 
 
 def test_spread_lies_over_the_densities_with_a_legend_in_density_units(
-    model: Any, panel_of: Any, wait_until: Wait
+    model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any
 ) -> None:
     add_volumes(model)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     panel.show_volumes(["restored", "standard deviation"])
     panel.spread.on.click()
     panel.spread.opacity.setValue(40)
@@ -151,9 +134,9 @@ def test_little_spread_is_clear_and_much_is_opaque(qt_app: Any) -> None:
     assert (np.diff(table[:, 3].astype(int)) >= 0).all()
 
 
-def test_without_a_spread_none_is_offered(model: Any, panel_of: Any) -> None:
+def test_without_a_spread_none_is_offered(model: Any, tomogram_panel: Any, add_volumes: Any) -> None:
     add_volumes(model, Role.EVEN, Role.ODD, Role.RESTORED)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     assert not panel.spread.on.isEnabled()
     assert "no std at hand" in panel.spread.choice.currentText()
     add_volumes(model, Role.STD)
@@ -168,10 +151,10 @@ def test_without_a_spread_none_is_offered(model: Any, panel_of: Any) -> None:
 
 @pytest.mark.parametrize("look", ["hide the rest", "mark"])
 def test_mask_hides_or_marks_and_is_saved(
-    model: Any, panel_of: Any, wait_until: Wait, tmp_path: Path, look: str
+    model: Any, tomogram_panel: Any, wait_until: Wait, tmp_path: Path, look: str, add_volumes: Any
 ) -> None:
     add_volumes(model)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     panel.mask.look.setCurrentText(look)
     proposed = panel.mask.value.value()
     data = model.layers["restored"].data
@@ -193,9 +176,9 @@ def test_mask_hides_or_marks_and_is_saved(
     assert not panel.views.columns[0]["xz"].veil.isVisible()
 
 
-def test_mask_by_confidence_needs_a_spread(model: Any, panel_of: Any, wait_until: Wait) -> None:
+def test_mask_by_confidence_needs_a_spread(model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any) -> None:
     add_volumes(model)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     panel.mask.look.setCurrentText("hide the rest")
     panel.mask.choice.setCurrentIndex(4)
     panel.mask.value.setValue(1.5)
@@ -209,14 +192,14 @@ def test_mask_by_confidence_needs_a_spread(model: Any, panel_of: Any, wait_until
     assert not panel.mask.choice.model().item(4).isEnabled()
 
 
-def test_mask_is_never_written_over_a_tomogram(model: Any, panel_of: Any, wait_until: Wait, tiny: Path) -> None:
+def test_mask_is_never_written_over_a_tomogram(model: Any, tomogram_panel: Any, wait_until: Wait, tiny: Path) -> None:
     from napari_cryoaae.readers import read_volume
 
     path = tiny / "t_EVN.mrc"
     before = path.read_bytes()
     data, look, _ = read_volume(path)
     model.add_image(data, **look)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     panel.save_mask(path)
     wait_until(lambda: "is the file that the layer is read from" in panel.message.text())
     assert path.read_bytes() == before
@@ -225,9 +208,13 @@ def test_mask_is_never_written_over_a_tomogram(model: Any, panel_of: Any, wait_u
 # -- draws and previews --------------------------------------------------------------------------
 
 
-def test_draws_share_one_button_and_a_number(model: Any, panel_of: Any, wait_until: Wait) -> None:
+def test_draws_share_one_button_and_a_number(
+    model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any
+) -> None:
+    from qtpy.QtWidgets import QToolButton
+
     add_volumes(model, Role.EVEN, Role.ODD, Role.RESTORED, draws=3)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     texts = [button.text() for button in panel.chips.buttons]
     assert texts == ["input", "even half", "odd half", "restored", "residual", "draw"]
     panel.chips.buttons[-1].click()
@@ -240,16 +227,22 @@ def test_draws_share_one_button_and_a_number(model: Any, panel_of: Any, wait_unt
     assert "draw 3" not in panel.chips.shown_titles
     model.layers.remove("draw 2")
     assert list(panel.chips.draws) == [1, 3]
+    # The buttons of before are out of sight, before they are deleted.
+    wait_until(lambda: all(button.isVisible() for button in panel.chips.buttons))
+    seen = [button for button in panel.chips.findChildren(QToolButton) if button.isVisible()]
+    assert set(map(id, seen)) == set(map(id, panel.chips.buttons))
 
 
-def test_a_preview_is_shown_where_it_lies_and_is_not_split(model: Any, panel_of: Any, wait_until: Wait) -> None:
+def test_a_preview_is_shown_where_it_lies_and_is_not_split(
+    model: Any, tomogram_panel: Any, wait_until: Wait, add_volumes: Any
+) -> None:
     from napari_cryoaae.comparison import Part
 
     add_volumes(model)
     piece = np.full((4, 6, 5), 7.0, np.float32)
     known = LayerFacts(Role.PREVIEW, "t", voxel_size_angstrom=10.0, wedge=WEDGE, offset_zyx=(5, 2, 3))
     model.add_image(piece, name="t preview", scale=(10.0,) * 3, translate=(50, 20, 30), metadata={KEY: known})
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     panel.show_volumes(["restored", "preview"])
     settled(panel, wait_until)
     item = panel.views.columns[1]["xy"].image
@@ -267,12 +260,12 @@ def test_a_preview_is_shown_where_it_lies_and_is_not_split(model: Any, panel_of:
 # -- curves --------------------------------------------------------------------------------------
 
 
-def test_curves_of_draws_come_with_them(model: Any, panel_of: Any, sampled: Any) -> None:
+def test_curves_of_draws_come_with_them(model: Any, tomogram_panel: Any, sampled: Any) -> None:
     from napari_cryoaae.readers import get_reader
 
     for data, look, _ in get_reader(str(sampled.draws))(str(sampled.draws)):
         model.add_image(data, **look)
-    panel = panel_of(model)
+    panel = tomogram_panel(model)
     assert panel.validation.chart.currentText() == "Spread of the draws"
     assert "2 draws by bootstrap" in panel.validation.verdict.text()
     assert len(panel.validation.plot.listDataItems()) >= 1

@@ -21,14 +21,6 @@ Wait = Callable[..., None]
 
 
 @pytest.fixture
-def model(qt_app: Any) -> Any:
-    """What a napari viewer is, less its window."""
-    from napari.components import ViewerModel
-
-    return ViewerModel()
-
-
-@pytest.fixture
 def panel(model: Any, shown: Callable[[Any], Any]) -> Any:
     from napari_cryoaae.variability_panel import VariabilityPanel
 
@@ -62,7 +54,7 @@ def click(parent: Any, text: str) -> None:
 def test_an_empty_panel_says_what_to_choose_and_a_wrong_folder_what_is_wrong(
     panel: Any, tmp_path: Path, wait_until: Wait
 ) -> None:
-    assert "run folder of `cryoaae cluster`" in panel.message.text()
+    assert "run folder of `cryoaae cluster --by both`" in panel.message.text()
     assert not panel.structures.controls.isEnabled()
     panel.open_model(tmp_path)
     wait_until(lambda: "no such file" in panel.message.text(), 200)  # the first to load torch

@@ -33,6 +33,21 @@ def test_the_committed_table_is_that_of_the_committed_rows(aae: ModuleType) -> N
     assert aae.TABLE.read_text() == aae.table(rows)
 
 
+def test_the_page_of_the_plugin_is_that_of_its_rows_and_its_last_row_keeps_every_limit() -> None:
+    """The walkthrough quotes the last row."""
+    plugin = script("benchmark_napari")
+    rows = json.loads(plugin.ROWS.read_text())
+    assert plugin.PAGE.read_text() == plugin.page(rows)
+    slow = {
+        name for name, (_, limit) in plugin.LIMITS.items()
+        if limit is not None and rows[-1]["times"][name]["seconds"] > limit
+    }  # fmt: skip
+    assert slow == set()
+    page = (ROOT / "docs" / "napari.md").read_text()
+    for name in ("click", "lasso", "frame", "decode_32"):
+        assert plugin.spoken(rows[-1]["times"][name]["cpu_seconds"]) in page
+
+
 def test_no_floor_is_missed_in_the_committed_rows(aae: ModuleType) -> None:
     rows = json.loads(aae.ROWS.read_text())
     assert aae.failures(rows) == []

@@ -99,7 +99,7 @@ class LayerFacts:
         None where no file states it.
     wedge : StatedWedge, optional
     run : Path, optional
-        Run folder of the model.
+        Run folder of the model, or the weights of a general restorer.
     record : Path, optional
         Record (JSON) of the restoration, or of the draws, that it belongs to.
     draw : int, optional

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cryoaae.errors import InputError
 from napari_cryoaae.film import Film
-from napari_cryoaae.latent_map import LatentMap, read_latent_map
+from napari_cryoaae.latent_map import LatentMap, is_latent_folder, read_latent_map
+from napari_cryoaae.run_folder import WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,6 +103,11 @@ class StructureModel:
         from cryoaae.subtomograms.model_files import FittedModel
 
         folder = run if run.is_dir() else run.parent
+        if is_latent_folder(folder) and not (folder / WEIGHTS).is_file():
+            latent = read_latent_map(folder, progress)
+            if latent.by_alignment:
+                problem = "was clustered by alignment, which fits no model: no sliders, no draws of a class"
+                raise InputError(folder, problem, "see its classes under Latent, or cluster again with --by both")
         fitted, clusters = FittedModel.load(folder), Clusters.of_run(folder)
         latent = read_latent_map(folder, progress)
         if "cluster" not in latent.codes:

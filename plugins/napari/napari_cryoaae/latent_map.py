@@ -25,11 +25,17 @@ from napari_cryoaae.run_folder import CONFIG, RECORD, WEIGHTS, read_json, read_y
 
 CODES, CLUSTERS = "codes.npz", "clusters.json"
 COMMANDS = ("cluster", "embed")
+# Of the log-likelihood by which references explain a particle: `cryoaae.subtomograms.page` warns below it.
+EXPLAINED = 50.0
 # Names of what codes.npz holds one number a particle of, for people.
 COLUMNS = {
     "outlier_score": "outlier score", "error": "reconstruction error", "kmeans": "k-means",
     "gaussian_mixture": "Gaussian mixture", "hdbscan": "HDBSCAN",
 }  # fmt: skip
+NO_DECODER = (
+    "Clustered by alignment, which fits no model: nothing can be decoded, walked through or drawn here or under "
+    "Variability; cluster again with --by both for that."
+)
 WHOSE = ("store", "index", "row")
 NEEDED = (*WHOSE, "features", "style", "class_probabilities")
 
@@ -51,7 +57,9 @@ class LatentMap:
     stores : dict
         Name of a store to its file, where that was found.
     model : Path, optional
-        Run folder with the weights.
+        Run folder with the weights of an autoencoder.
+    averages : dict
+        Name of a class to the average that the run wrote of it, in the order of the classes.
     remarks : tuple of str
         What a user should know of the map.
     """
@@ -62,10 +70,21 @@ class LatentMap:
     placed: dict[str, PlacedParticles] = field(repr=False)
     stores: dict[str, Path]
     model: Path | None
+    averages: dict[str, Path] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.codes["store"])
+
+    @property
+    def by_alignment(self) -> bool:
+        """Whether an alignment alone made the codes: they have no style, and there is no decoder."""
+        return self.codes["style"].shape[1] == 0
+
+    @property
+    def without_model(self) -> str:
+        """Why nothing can be decoded, in a sentence, where it cannot."""
+        return NO_DECODER if self.by_alignment else ""
 
     @property
     def store_names(self) -> list[str]:
@@ -164,8 +183,12 @@ def read_latent_map(path: Path | str, progress: Progress) -> LatentMap:
             listed = _listed_by_run(folder, name)
             if listed is not None and len(listed) == own.sum():
                 placed[name] = listed
-    found, said = _groups(folder, codes)
-    return LatentMap(folder, codes, found, placed, stores, _model(folder), (*said, *remarks))
+    summary = read_json(folder / CLUSTERS) or {}
+    names = _names(summary, codes)
+    found = ParticleGroups.of(names, _assigned(codes))
+    said = [*_trust(summary, codes), *([NO_DECODER] if codes["style"].shape[1] == 0 else [])]
+    averages = _averages(folder, names)
+    return LatentMap(folder, codes, found, placed, stores, _model(folder), averages, (*said, *remarks))
 
 
 def _read_codes(file: Path) -> dict[str, NDArray[Any]]:
@@ -211,19 +234,38 @@ def _listed_by_run(folder: Path, store: str) -> PlacedParticles | None:
     return place_list(listed, positions)
 
 
-def _groups(folder: Path, codes: dict[str, NDArray[Any]]) -> tuple[ParticleGroups, list[str]]:
-    """The clusters as they were found, and how far to trust them."""
+def _assigned(codes: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """The cluster of each particle; of codes without clusters the likeliest class."""
+    found = codes["cluster"] if "cluster" in codes else codes["class_probabilities"].argmax(axis=1)
+    return found.astype(np.int64)
+
+
+def _names(summary: dict[str, Any], codes: dict[str, NDArray[Any]]) -> list[str]:
+    """Names of all clusters, or classes, those that no particle is of among them."""
     if "cluster" not in codes:
-        classes = codes["class_probabilities"]
-        names = [f"class {k + 1}" for k in range(classes.shape[1])]
-        return ParticleGroups.of(names, classes.argmax(axis=1)), ["no clusters here: the model's classes are shown"]
-    summary = read_json(folder / CLUSTERS) or {}
-    cluster = codes["cluster"].astype(np.int64)
+        return [f"class {k + 1}" for k in range(codes["class_probabilities"].shape[1])]
     names = [str(name) for name in summary.get("names", [])]
-    names += [str(k + 1) for k in range(len(names), int(cluster.max()) + 1)]
-    kappa = summary.get("pose_agreement_kappa")
+    return names + [str(k + 1) for k in range(len(names), int(codes["cluster"].max()) + 1)]
+
+
+def _trust(summary: dict[str, Any], codes: dict[str, NDArray[Any]]) -> list[str]:
+    """How far to trust the clusters, as the report of the run says it."""
+    if "cluster" not in codes:
+        return ["no clusters here: the model's classes are shown"]
+    kappa, explained = summary.get("pose_agreement_kappa"), summary.get("explained")
     said = [] if kappa is None else [f"poses of a particle agree on its cluster with kappa {kappa:.2f} (chance: 0)"]
-    return ParticleGroups.of(names, cluster), said
+    if explained is not None and explained < EXPLAINED:
+        said.append(
+            f"references made of other particles explain a particle by {explained:.0f} only (of {EXPLAINED:g} and more "
+            "that are wanted): poses and classes may be found in noise"
+        )  # fmt: skip
+    return said
+
+
+def _averages(folder: Path, names: list[str]) -> dict[str, Path]:
+    """Averages that the run wrote, by the name of their class."""
+    files = {name: folder / "classes" / f"average_{k + 1:02d}.mrc" for k, name in enumerate(names)}
+    return {name: file for name, file in files.items() if file.is_file()}
 
 
 def _model(folder: Path) -> Path | None:

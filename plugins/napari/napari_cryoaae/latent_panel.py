@@ -16,8 +16,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
-    QSpinBox,
+    QSizePolicy,
     QSplitter,
     QVBoxLayout,
     QWidget,
@@ -30,6 +29,7 @@ from napari_cryoaae.class_list import ClassList
 from napari_cryoaae.comparison import tomograms
 from napari_cryoaae.facts import facts_of
 from napari_cryoaae.job_bar import JobBar
+from napari_cryoaae.latent_buttons import LatentButtons
 from napari_cryoaae.latent_colours import Colouring, can_colour, colour_groups, colour_values
 from napari_cryoaae.latent_map import LatentMap, is_latent_folder, read_latent_map
 from napari_cryoaae.latent_scatter import ADD, REMOVE, REPLACE, LatentScatter
@@ -39,11 +39,10 @@ from napari_cryoaae.particle_volume_layer import add_particle_volume
 from napari_cryoaae.particle_writer import write_classes
 from napari_cryoaae.particles import points_layer
 from napari_cryoaae.points_link import PointsLink
-from napari_cryoaae.small_widgets import line_with_button, row
+from napari_cryoaae.small_widgets import button, line_with_button, row
 
 BY_CLASS = "class"
-MOST_PARTS = 20
-LIST_SHARE = (1000, 340)
+LIST_SHARE = (1000, 420)
 STAR_FILES = "STAR (*.star)"
 NOTHING_OPEN = "Open the run folder of `cryoaae cluster`, or what `cryoaae embed` wrote."
 HOW = "Draw around points or click one; Shift adds, Ctrl removes. The wheel zooms, the right button shifts."
@@ -105,45 +104,17 @@ class LatentPanel(QWidget):
         layout.addLayout(form)
         layout.addWidget(split, stretch=1)
         layout.addWidget(self._selection_row())
-        layout.addLayout(self._action_rows())
+        self.buttons = LatentButtons(self)
+        layout.addWidget(self.buttons)
         layout.addWidget(self.work)
         layout.addWidget(self.message)
         self.setMinimumWidth(600)
+        # Or the viewer puts a gap below, larger for every panel that was opened before.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
 
     def _selection_row(self) -> QWidget:
-        self.clear_button = _button("Clear", "select nothing", self.clear)
+        self.clear_button = button("Clear", "select nothing", self.clear)
         return row(self.count, None, self.clear_button)
-
-    def _action_rows(self) -> QFormLayout:
-        rows = QFormLayout()
-        rows.addRow("Show", self._volume_row())
-        rows.addRow("Classes", self._class_row())
-        rows.addRow("Export", self._export_row())
-        return rows
-
-    def _volume_row(self) -> QWidget:
-        self.average_button = _button("Average", "selected particles, by the poses of their store", self.average)
-        self.gallery_button = _button("Gallery", "selected particles side by side, filtered", self.gallery)
-        self.decode_button = _button("Decoded class", "what the model makes of their class, not measured", self.decode)
-        return row(self.average_button, self.gallery_button, self.decode_button, None)
-
-    def _class_row(self) -> QWidget:
-        self.parts = QSpinBox()
-        self.parts.setRange(1, MOST_PARTS)
-        self.parts.setValue(2)
-        choose_name = self.classes.rename_chosen
-        self.merge_button = _button("Merge", "make the classes that are chosen in the list one", self.merge)
-        self.split_button = _button("Split into", "new classes of the selected particles, by k-means", self.split)
-        self.rename_button = _button("Rename", "the class chosen in the list; or double-click it", choose_name)
-        self.undo_button = _button("Undo", "the last change of the classes", self.undo)
-        self.redo_button = _button("Redo", "what was undone last", self.redo)
-        new, changed = (self.split_button, self.parts), (self.merge_button, self.rename_button)
-        return row(*changed, *new, None, self.undo_button, self.redo_button)
-
-    def _export_row(self) -> QWidget:
-        self.save_selection = _button("Selection…", "STAR of the selected particles", partial(self._save, True))
-        self.save_all = _button("All particles…", "STAR of all, with their classes", partial(self._save, False))
-        return row(self.save_selection, self.save_all, None)
 
     def say(self, text: str) -> None:
         """Show a sentence under the buttons."""
@@ -280,6 +251,11 @@ class LatentPanel(QWidget):
         if self.volumes is not None:
             self._make(self.volumes.decoded)
 
+    def show_written(self) -> None:
+        """Add the averages of all classes as the run wrote them, as layers."""
+        if self.volumes is not None:
+            self.work.start(self.volumes.written, self._written_read, "Reading the averages …")
+
     def _make(self, kind: Callable[[NDArray[np.int64], Progress], ParticleVolume]) -> None:
         members = self.members()
         if self.work.start(partial(kind, members), self._made, "Reading the store …"):
@@ -296,8 +272,17 @@ class LatentPanel(QWidget):
 
     def _made(self, made: ParticleVolume) -> None:
         name = f"{made.kind} of {self._made_of}"
-        add_particle_volume(self.viewer, made, name, None if self.latent is None else self.latent.model)
+        add_particle_volume(self.viewer, made, name, self._run())
         self.say(f"Added {name}." + (f" Note: {made.remark}." if made.remark else ""))
+
+    def _written_read(self, averages: list[ParticleVolume]) -> None:
+        for made in averages:
+            add_particle_volume(self.viewer, made, made.kind, self._run())
+        self.say("Added " + ", ".join(f"{m.kind}" + (f" ({m.remark})" if m.remark else "") for m in averages) + ".")
+
+    def _run(self) -> Path | None:
+        """The run that volumes of particles are by: that of the model, or this one."""
+        return None if self.latent is None else self.latent.model or self.latent.folder
 
     # -- classes -------------------------------------------------------------------------------------
 
@@ -313,9 +298,13 @@ class LatentPanel(QWidget):
         """Make new classes of the selected particles."""
         if self.latent is None or self.history is None:
             return
-        members, parts, groups = self.members(), self.parts.value(), self.history.state
+        members, parts, groups = self.members(), self.buttons.parts.value(), self.history.state
         codes = np.asarray(self.latent.codes["features"][members], np.float64)
         self.work.start(lambda progress: groups.split(members, codes, parts), self._push, "Splitting …")
+
+    def rename_chosen(self) -> None:
+        """Let the user type another name for the class chosen in the list."""
+        self.classes.rename_chosen()
 
     def undo(self) -> None:
         """Go back by one change of the classes."""
@@ -352,7 +341,8 @@ class LatentPanel(QWidget):
             latent, groups = self.latent, self.history.state
             self.work.start(lambda progress: write_classes(path, latent, groups, members), self._written, "Writing …")
 
-    def _save(self, only_selected: bool, _checked: bool = False) -> None:
+    def choose_file(self, *, only_selected: bool) -> None:
+        """Ask where to, and write the selected particles, or all."""
         name, _ = QFileDialog.getSaveFileName(self, "Particles", "particles.star", STAR_FILES)
         if name:
             self.save(Path(name), self.members() if only_selected else None)
@@ -371,24 +361,14 @@ class LatentPanel(QWidget):
 
     def _enable(self) -> None:
         """Offer what can be done now."""
-        free, some = self.work.job is None and self.latent is not None, bool(self.selected.any())
-        classes = self.colour_by.currentText() == BY_CLASS
-        for button in (self.average_button, self.gallery_button, self.decode_button, self.split_button):
-            button.setEnabled(free and some)
-        self.save_selection.setEnabled(free and some)
-        self.save_all.setEnabled(free)
-        self.merge_button.setEnabled(free and classes and len(self.classes.chosen_rows()) > 1)
-        self.rename_button.setEnabled(free and classes and len(self.classes.chosen_rows()) == 1)
-        self.undo_button.setEnabled(free and self.history is not None and self.history.can_undo)
-        self.redo_button.setEnabled(free and self.history is not None and self.history.can_redo)
-        self.clear_button.setEnabled(some)
-
-
-def _button(text: str, tip: str, clicked: Callable[..., None]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(clicked)
-    return button
+        free, selected = self.work.job is None, bool(self.selected.any())
+        chosen = len(self.classes.chosen_rows()) if self.colour_by.currentText() == BY_CLASS else 0
+        self.buttons.offer(self.latent, free=free, selected=selected, classes_chosen=chosen)
+        history = self.history if free else None
+        self.buttons.offer_history(
+            undo=history is not None and history.can_undo, redo=history is not None and history.can_redo
+        )
+        self.clear_button.setEnabled(selected)
 
 
 def _fill(box: QComboBox, names: list[str], chosen: int) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,12 +32,13 @@ GAP = 1
 
 @dataclass(frozen=True)
 class ParticleVolume:
-    """Something made of particles, (z, y, x), and what is to be said of it."""
+    """Something made of particles, (z, y, x), what is to be said of it, and its file, where it was read from one."""
 
     kind: str
     data: NDArray[np.float32]
     voxel_size_angstrom: float
     remark: str = ""
+    source: Path | None = None
 
 
 class ParticleVolumes:
@@ -60,8 +62,39 @@ class ParticleVolumes:
         from cryoaae.subtomograms.average import average
 
         found = average(self._particles, self._told("averaging", members, progress))
-        lying = "" if self._particles.posed else "no poses are known: averaged as they lie"
-        return ParticleVolume("average", found.volume, self._voxel_angstrom, lying)
+        return ParticleVolume("average", found.volume, self._voxel_angstrom, self._doubt(members))
+
+    def _doubt(self, members: NDArray[np.int64]) -> str:
+        """Why the average of particles may be none; empty for no reason."""
+        if not self._particles.posed:
+            return "no poses are known: averaged as they lie"
+        classes = self.latent.codes.get("cluster")
+        if self._found_poses is not None and classes is not None and len(np.unique(classes[members])) > 1:
+            return "of several classes, each aligned in a frame of its own: average one at a time"
+        return ""
+
+    def written(self, progress: Progress) -> list[ParticleVolume]:
+        """The averages that the run wrote, a class each; no store is needed.
+
+        Raises
+        ------
+        InputError, InterruptedRunError
+        """
+        from cryoaae.io.mrc import open_volume
+
+        read = []
+        progress.start("reading averages", float(len(self.latent.averages)), "average")
+        for name, file in self.latent.averages.items():
+            progress.check()
+            volume = open_volume(file)
+            size = int(np.sum(self.latent.found.assigned == self.latent.found.names.index(name)))
+            kind = f"average of class {name} as written"
+            read.append(
+                ParticleVolume(kind, volume.numpy(), volume.voxel_size_angstrom, f"{size:,} particles", source=file)
+            )
+            progress.advance()
+        progress.finish()
+        return read
 
     def gallery(self, members: NDArray[np.int64], progress: Progress) -> ParticleVolume:
         """Particles side by side, filtered as the network sees them.
@@ -107,6 +140,8 @@ class ParticleVolumes:
     def _fitted(self) -> FittedModel:
         from cryoaae.subtomograms.model_files import FittedModel
 
+        if self.latent.by_alignment:
+            raise InputError(self.latent.folder, "was clustered by alignment", "cluster again with --by both")
         if self.latent.model is None:
             raise InputError(self.latent.folder, "its model is not where it was", "put its run folder beside it")
         return FittedModel.load(self.latent.model)

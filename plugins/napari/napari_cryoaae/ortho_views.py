@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QRectF, QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_cryoaae.column_title import ColumnTitle
 from napari_cryoaae.oblique import ObliqueCut, ObliquePlane
 from napari_cryoaae.slice_view import BACKGROUND, TEXT, Cut, MaskOverlay, SliceView, SpreadOverlay, spread_colours
 from napari_cryoaae.sources import DOWN_ACROSS, PLANES, SlabCut, Source
@@ -20,7 +21,10 @@ OBLIQUE = "oblique"
 # A drag asks for slabs more often than they can be drawn; they are drawn at this pace.
 REDRAW_MS = 15
 LEGEND_WIDTH, LABEL_WIDTH = 70, 16
+SPACING, LEAST_HEIGHT = 4, 20
 MOST_COLUMNS = 4
+# Of the room for a picture, along its tighter axis.
+FILLED = 0.96
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class OrthoViews(QWidget):
         self.overlay: SpreadOverlay | None = None
         self.mask: MaskOverlay | None = None
         self.legend: pg.ColorBarItem | None = None
-        self._titles: list[pg.LabelItem] = []
+        self._titles: list[ColumnTitle] = []
         self._made: dict[tuple[type, str], tuple[Any, Cut, NDArray[Any]]] = {}
         self._timer, self._fit = self._soon(self._draw), self._soon(self.show_all)
 
@@ -98,7 +102,7 @@ class OrthoViews(QWidget):
         if anew:
             self._lay_out(len(self.columns))
         elif turned:
-            self._show_all_of(OBLIQUE)
+            self._show_all_of(OBLIQUE, self._scale([OBLIQUE]))
         self.redraw()
 
     def set_overlay(self, overlay: SpreadOverlay | None) -> None:
@@ -139,7 +143,7 @@ class OrthoViews(QWidget):
 
     def _lay_out(self, count: int) -> None:
         self.grid = pg.GraphicsLayout()  # a new one: rows and columns that went would keep their room
-        self.grid.layout.setSpacing(4)
+        self.grid.layout.setSpacing(SPACING)
         self.graphics.setCentralItem(self.grid)
         self.columns, self._titles, self.legend = [], [], None
         block = self._block(count)
@@ -147,7 +151,8 @@ class OrthoViews(QWidget):
         self._stretch(block, count)
         for index in range(count):
             left = index * width
-            self._titles.append(self.grid.addLabel("", row=0, col=left + 1, colspan=width - 1, color=TEXT))
+            self._titles.append(ColumnTitle())
+            self.grid.addItem(self._titles[-1], row=0, col=left + 1, colspan=width - 1)
             column = {plane: SliceView(plane) for plane in self.planes}
             for row, planes in enumerate(block, start=1):
                 for place, plane in enumerate(planes):
@@ -169,17 +174,25 @@ class OrthoViews(QWidget):
         return [[plane] for plane in self.planes]
 
     def _stretch(self, block: list[list[str]], count: int) -> None:
-        """Give rows and columns room by what lies in them, and not by their titles."""
-        layout, sizes = self.grid.layout, {plane: self._size(plane) for plane in self.planes}
-        heights = [max(sizes[plane][0] for plane in planes) for planes in block]
-        widths = [max(sizes[plane][1] for plane in planes) for planes in zip(*block, strict=True)]
-        layout.setRowStretchFactor(0, 1)
-        for row, height in enumerate(heights, start=1):
-            layout.setRowStretchFactor(row, max(10, round(100 * height / sum(heights))))
+        """Give columns room by what lies in them, and not by their titles."""
+        layout = self.grid.layout
+        widths = [max(self._size(plane)[1] for plane in planes) for planes in zip(*block, strict=True)]
         for place, width in enumerate(widths * count):
             layout.setColumnPreferredWidth(2 * place, LABEL_WIDTH)
             layout.setColumnStretchFactor(2 * place + 1, max(10, round(100 * width / sum(widths))))
             layout.setColumnPreferredWidth(2 * place + 1, 0)
+
+    def _share_height(self) -> None:
+        """Give rows room by what lies in them; by itself the layout gives a high row more than its share."""
+        if not self.columns:
+            return
+        layout, block = self.grid.layout, self._block(len(self.columns))
+        heights = [max(self._size(plane)[0] for plane in planes) for planes in block]
+        _, top, _, bottom = layout.getContentsMargins()
+        room = self.graphics.height() - top - bottom - len(block) * SPACING - self._titles[0].minimumHeight()
+        for row, height in enumerate(heights, start=1):
+            layout.setRowFixedHeight(row, max(LEAST_HEIGHT, room * height / sum(heights)))
+        layout.activate()
 
     def _add(self, view: SliceView, row: int, column: int) -> None:
         self.grid.addItem(view.box, row=row, col=column)
@@ -204,19 +217,27 @@ class OrthoViews(QWidget):
         return self.shape_zyx[down_axis], self.shape_zyx[across_axis]
 
     def show_all(self) -> None:
-        """Zoom out to the whole of the volumes."""
+        """Show the whole of the volumes, in one scale for the three planes of all of them."""
+        self._share_height()
+        scale = self._scale(list(PLANES))
         for plane in self.planes:
-            self._show_all_of(plane)
+            self._show_all_of(plane, self._scale([OBLIQUE]) if plane == OBLIQUE else scale)
 
-    def _show_all_of(self, plane: str) -> None:
+    def _scale(self, planes: Sequence[str]) -> float:
+        """Pixels a voxel at which all of some planes can be seen in every column; 0 where there is no room yet."""
+        fits = []
+        for plane in planes:
+            down, across = self._size(plane)
+            boxes = [column[plane].box for column in self.columns]
+            fits += [min(box.width() / across, box.height() / down) for box in boxes]
+        return FILLED * min(fits, default=0.0)
+
+    def _show_all_of(self, plane: str, scale: float) -> None:
         down, across = self._size(plane)
         x, y = (0.0, 0.0) if plane == OBLIQUE else (across / 2, down / 2)
-        boxes = [column[plane].box for column in self.columns]
-        # Columns differ by a few pixels, with what stands above them; their pictures must not.
-        scale = min((min(box.width() / across, box.height() / down) for box in boxes), default=0.0)
-        for box in boxes:
+        for box in (column[plane].box for column in self.columns):
             wide, high = (box.width() / scale, box.height() / scale) if scale > 0 else (across, down)
-            box.setRange(QRectF(x - wide / 2, y - high / 2, wide, high), padding=0.02)
+            box.setRange(QRectF(x - wide / 2, y - high / 2, wide, high), padding=0)
 
     def resizeEvent(self, event: Any) -> None:
         super().resizeEvent(event)
@@ -252,7 +273,7 @@ class OrthoViews(QWidget):
         for plane in self.planes:
             self._draw_row(plane)
         for title, shown in zip(self._titles, self.shown, strict=True):
-            title.setText(f"{shown.source.title}{self._value(shown.source)}")
+            title.show_text(shown.source.title, self._value(shown.source))
 
     def _draw_row(self, plane: str) -> None:
         """One plane of all volumes; spread and mask are the same in all of them, and cut once."""
@@ -277,9 +298,9 @@ class OrthoViews(QWidget):
         return made[2]
 
     def _value(self, source: Source) -> str:
-        """The density at the cursor, where the source has one."""
+        """The density at the cursor, where the source has one; else nothing."""
         inside = [i - o for i, o in zip(self.cursor_zyx, source.offset_zyx, strict=True)]
         if not all(0 <= i < n for i, n in zip(inside, source.shape, strict=True)):
             return ""
         block = source.block([slice(i, i + 1) for i in inside])
-        return f"   {float(block[0, 0, 0]):.4g}"
+        return f"{float(block[0, 0, 0]):.4g}"

@@ -22,7 +22,7 @@ def add_particle_volume(viewer: Any, made: ParticleVolume, name: str, run: Path 
         viewer.layers.remove(layer)
     voxel = made.voxel_size_angstrom
     how = name + (f"; {made.remark}" if made.remark else "")
-    facts = LayerFacts(Role.SUBTOMOGRAMS, name, voxel_size_angstrom=voxel, run=run, made=how)
+    facts = LayerFacts(Role.SUBTOMOGRAMS, name, made.source, voxel_size_angstrom=voxel, run=run, made=how)
     layer = viewer.add_image(
         made.data, name=name, scale=(voxel,) * 3, translate=_place(viewer, voxel * len(made.data)),
         units=("angstrom",) * 3, axis_labels=AXES, colormap="gray", contrast_limits=sampled_limits(made.data),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryoaae.facts import KEY, LayerFacts, Role, facts_of
-from napari_cryoaae.restore_request import RestoreRequest
+from napari_cryoaae.facts import KEY, LayerFacts, Role, StatedWedge, facts_of
+from napari_cryoaae.restore_request import RestoreRequest, weights_of
 from napari_cryoaae.run_folder import WEIGHTS
 
 if TYPE_CHECKING:
@@ -27,11 +28,30 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Preview:
-    """A restored part of a tomogram: densities (z, y, x), where it lies in voxels, how long it took, what it lacks."""
+    """A restored part of a tomogram.
+
+    Parameters
+    ----------
+    data : (z, y, x) float32
+    box : (slice, slice, slice)
+        Where it lies, in voxels.
+    made_with : Path, optional
+        Run folder of the model, or the weights of a general one.
+    wedge : StatedWedge
+        That it was restored for.
+    digest : str
+        Of the weights.
+    seconds : float
+        That it took.
+    lacks : str
+        What the whole restoration would have beyond it.
+    """
 
     data: NDArray[np.float32]
     box: Box
-    model: str
+    made_with: Path | None
+    wedge: StatedWedge
+    digest: str
     seconds: float
     lacks: str = ""
 
@@ -88,8 +108,9 @@ class Previewer:
             volumes, box, restorer, wedge, options=plain, normalisation=normalisation, progress=progress
         )
         z, y, x = (slice(*s.indices(n)[:2]) for s, n in zip(box, volumes[0].shape, strict=True))
-        undone = request.defocus_um is None
-        return Preview(data, (z, y, x), digest, time.perf_counter() - started, "" if undone else NOT_UNDONE)
+        lacks = "" if request.defocus_um is None else NOT_UNDONE
+        stated, took = StatedWedge.of(wedge.facts()), time.perf_counter() - started
+        return Preview(data, (z, y, x), weights_of(request.model), stated, digest, took, lacks)
 
     def _opened(self, request: RestoreRequest, progress: Progress) -> tuple[Any, ...]:
         key = (request.model, request.first, request.odd, request.wedge, request.voxel_size_angstrom)
@@ -109,8 +130,9 @@ def preview_layer(preview: Preview, like: Any) -> tuple[NDArray[np.float32], dic
     corner = like.data_to_world(start)[-3:]
     size = " x ".join(map(str, preview.data.shape))
     facts = LayerFacts(
-        Role.PREVIEW, known.tomogram, None, known.voxel_size_angstrom, known.wedge, known.run, offset_zyx=start,
-        made=f"preview of {size} voxels at {start} (z, y, x), model {preview.model[:16]}{preview.lacks}",
+        Role.PREVIEW, known.tomogram, None, known.voxel_size_angstrom, preview.wedge, preview.made_with,
+        offset_zyx=start,
+        made=f"preview of {size} voxels at {start} (z, y, x), model {preview.digest[:16]}{preview.lacks}",
     )  # fmt: skip
     look = {
         "name": f"{known.tomogram} preview", "scale": like.scale[-3:], "units": like.units[-3:],

@@ -8,8 +8,9 @@ from typing import Any
 
 from cryoaae.errors import InputError
 from napari_cryoaae.facts import LayerFacts, StatedWedge
+from napari_cryoaae.general_model import GeneralModel, general_of
 from napari_cryoaae.particle_provenance import clustering_lines, state_of, versions_of
-from napari_cryoaae.run_folder import Restoration, Run, bundled_general, is_bundled, read_restoration, read_run
+from napari_cryoaae.run_folder import Restoration, Run, read_restoration, read_run
 from napari_cryoaae.spread_record import SpreadRecord, read_spread
 
 # Sections, each of (label, text).
@@ -20,16 +21,17 @@ def provenance(facts: LayerFacts) -> Sections:
     """Everything that is known of a layer, a section a source of it."""
     made = read_restoration(facts.record) if facts.record else None
     spread = read_spread(facts.record) if facts.record else None
-    run = _run(facts)
+    general = _general(facts, made, spread)
+    run = _run(facts) if general is None else None
     sections: Sections = [("Layer", _layer_lines(facts))]
     if made is not None:
-        sections.append(("Restoration", _restoration_lines(made, run)))
+        sections.append(("Restoration", _restoration_lines(made, run or general)))
     if spread is not None:
-        sections.append(("Spread", _spread_lines(spread, run)))
-    if run is not None:
+        sections.append(("Spread", _spread_lines(spread, run or general)))
+    if general is not None:
+        sections.append(("Model", general.lines()))
+    elif run is not None:
         sections.append(("Model", _model_lines(run)))
-    elif is_bundled(made.model if made else spread.model if spread else ""):
-        sections.append(("Model", _general_lines()))
     clustering = clustering_lines(facts.run) if run is None and facts.run is not None else []
     return [*sections, ("Model of particles", clustering)] if clustering else sections
 
@@ -40,11 +42,11 @@ def as_text(sections: Sections) -> str:
     return "\n".join(blocks)
 
 
-def restore_command(made: Restoration, run: Run | None) -> str:
+def restore_command(made: Restoration, model: Run | GeneralModel | None) -> str:
     """The command that makes the same output again."""
     settings = made.record["settings"]
-    words = ["cryoaae", "restore", *_inputs(_paths(made)), *_tilts_unknown_to(run, made.wedge)]
-    words += [*_model(run, made.model), "-o", str(made.file.with_name(made.record["outputs"][0]))]
+    words = ["cryoaae", "restore", *_inputs(_paths(made)), *_tilts_unknown_to(model, made.wedge)]
+    words += [*_model(model), "-o", str(made.file.with_name(made.record["outputs"][0]))]
     options = settings.get("options", {})
     words += ["--halves"] if len(made.record["outputs"]) > 1 else []
     words += ["--keep-measured"] if options.get("keep_measured") else []
@@ -53,14 +55,14 @@ def restore_command(made: Restoration, run: Run | None) -> str:
     return shlex.join([*words, *_voxel_size(settings), *_contrast(settings)])
 
 
-def spread_command(spread: SpreadRecord, run: Run | None) -> str:
+def spread_command(spread: SpreadRecord, model: Run | GeneralModel | None) -> str:
     """The command that makes the same draws, or the same spread beside a restoration, again."""
     made, made_from = read_restoration(spread.beside), spread.record["made_from"]
     options, inputs = made_from.get("options", {}), ["INPUT"] if made is None else _inputs(_paths(made))
     command = "sample" if spread.whole_folder else "restore"
     output = spread.file.parent if spread.whole_folder else spread.beside.with_suffix(".mrc")
-    words = ["cryoaae", command, *inputs, *_tilts_unknown_to(run, spread.wedge)]
-    words += [*_model(run, spread.model, str(spread.record.get("model", "RUN"))), "-o", str(output)]
+    words = ["cryoaae", command, *inputs, *_tilts_unknown_to(model, spread.wedge)]
+    words += [*_model(model, str(spread.record.get("model", "RUN"))), "-o", str(output)]
     words += [] if spread.whole_folder else ["--uncertainty"]
     words += ["--draws", str(spread.record["draws"]), "--seed", str(options.get("seed", 0))]
     words += ["--turns", options["turns"]] if spread.whole_folder and options.get("turns", "any") != "any" else []
@@ -83,6 +85,15 @@ def fit_command(run: Run) -> str:
     return shlex.join([*words, "--config", str(run.path / "config.yaml"), "-o", str(run.path)])
 
 
+def _general(facts: LayerFacts, made: Restoration | None, spread: SpreadRecord | None) -> GeneralModel | None:
+    """The general restorer that made a layer, if one did: by its weights, else by what the record says."""
+    if made is not None:
+        return general_of(made.model, facts.run, stated=made.by_general)
+    if spread is not None:
+        return general_of(spread.model, facts.run or spread.weights, stated=spread.by_general)
+    return general_of("", facts.run, stated=False)
+
+
 def _run(facts: LayerFacts) -> Run | None:
     try:
         return None if facts.run is None else read_run(facts.run)
@@ -103,7 +114,7 @@ def _layer_lines(facts: LayerFacts) -> list[tuple[str, str]]:
     ]
 
 
-def _restoration_lines(made: Restoration, run: Run | None) -> list[tuple[str, str]]:
+def _restoration_lines(made: Restoration, model: Run | GeneralModel | None) -> list[tuple[str, str]]:
     settings, result = made.record["settings"], made.record["result"]
     chosen = [name.replace("_", " ") for name, value in settings.get("options", {}).items() if value is True]
     lines = [("input", path) for path in _paths(made)]
@@ -115,11 +126,11 @@ def _restoration_lines(made: Restoration, run: Run | None) -> list[tuple[str, st
         *([("contrast transfer undone", str(result["undone"]))] if result.get("undone") else []),
         ("took", f"{result['seconds']:.0f} s, {result['voxels_per_second'] / 1e6:.2f} million voxels/s"),
         ("versions", versions_of(made.record)),
-        ("same again", restore_command(made, run)),
+        ("same again", restore_command(made, model)),
     ]
 
 
-def _spread_lines(spread: SpreadRecord, run: Run | None) -> list[tuple[str, str]]:
+def _spread_lines(spread: SpreadRecord, model: Run | GeneralModel | None) -> list[tuple[str, str]]:
     record, options = spread.record, spread.record["made_from"].get("options", {})
     lines = [
         ("model digest", spread.model),
@@ -129,7 +140,7 @@ def _spread_lines(spread: SpreadRecord, run: Run | None) -> list[tuple[str, str]
     ]
     if "version" in record:
         lines.append(("version", f"cryoaae {record['version']}"))
-    return [*lines, ("same again", spread_command(spread, run))]
+    return [*lines, ("same again", spread_command(spread, model))]
 
 
 def _model_lines(run: Run) -> list[tuple[str, str]]:
@@ -147,24 +158,11 @@ def _model_lines(run: Run) -> list[tuple[str, str]]:
     return [*lines, ("versions", versions_of(run.record)), ("same again", fit_command(run))]
 
 
-def _general_lines() -> list[tuple[str, str]]:
-    """The general restorer that comes with the package; it was fitted on none of a user's tomograms."""
-    digest, spec = bundled_general()
-    (low, high), training = spec["voxel_size_angstrom"], spec.get("training", {})
-    return [
-        ("is", "the general restorer that comes along; it was not fitted on this tomogram"),
-        ("digest", digest),
-        ("voxel size", f"works on voxels of {low:g} to {high:g} Å"),
-        ("normalisation", "mean 0, scale 1, the standard deviation; signal and noise measured on each tomogram"),
-        ("trained on", f"{training.get('scenes', 'an unknown number of')} simulated scenes"),
-    ]
-
-
-def _model(run: Run | None, digest: str, otherwise: str = "RUN") -> list[str]:
-    """The option that names a model; none for the general restorer, which is used where none is named."""
-    if run is None and is_bundled(digest):
-        return []
-    return ["--model", otherwise if run is None else str(run.path)]
+def _model(model: Run | GeneralModel | None, otherwise: str = "RUN") -> list[str]:
+    """The option that names a model."""
+    if isinstance(model, GeneralModel):
+        return model.option()
+    return ["--model", otherwise if model is None else str(model.path)]
 
 
 def _normalisation(noise_share: float) -> str:
@@ -208,9 +206,9 @@ def _inputs(paths: list[str]) -> list[str]:
     return ["--even", paths[0], "--odd", paths[1]] if len(paths) == 2 else paths
 
 
-def _tilts_unknown_to(run: Run | None, wedge: StatedWedge) -> list[str]:
+def _tilts_unknown_to(model: Run | GeneralModel | None, wedge: StatedWedge) -> list[str]:
     """Options that state a wedge; none where the model knows it of what it was fitted on."""
-    known = run is not None and wedge in [StatedWedge.of(tomogram) for tomogram in run.tomograms]
+    known = isinstance(model, Run) and wedge in [StatedWedge.of(tomogram) for tomogram in model.tomograms]
     return [] if known else _tilts(wedge)
 
 

@@ -26,8 +26,8 @@ from cryoaae.io.names import match_name
 from napari_cryoaae.facts import Role, StatedWedge, facts_of
 from napari_cryoaae.fit_box import FitBox
 from napari_cryoaae.fit_request import FitRequest, default_run
+from napari_cryoaae.general_model import GENERAL
 from napari_cryoaae.restore_request import (
-    GENERAL,
     Candidate,
     RestoreRequest,
     candidates,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from cryoaae.errors import InputError
 from cryoaae.runs.progress import Progress
@@ -19,6 +19,7 @@ from napari_cryoaae.requirements import what_is_missing
 from napari_cryoaae.restore_form import RestoreForm
 from napari_cryoaae.restore_request import Restored, RestoreRequest, restored_layers
 from napari_cryoaae.run_folder import WEIGHTS
+from napari_cryoaae.small_widgets import button, row
 
 WIDTH = 560
 
@@ -45,33 +46,27 @@ class RestorePanel(QWidget):
         self.refresh()
 
     def _build(self) -> None:
-        self.check_button = self._button("Check", "what would be done, and what it needs; writes nothing", self.check)
-        self.preview_button = self._button(
+        self.check_button = button("Check", "what would be done, and what it needs; writes nothing", self.check)
+        self.preview_button = button(
             "Preview", "restore what the window shows around the cursor, at most a slab; writes nothing", self.preview
         )
-        self.restore_button = self._button("Restore", "write the restoration, and open it as a layer", self.restore)
-        self.cancel_button = self._button("Cancel", "stop at the next safe place", self.cancel)
+        self.restore_button = button("Restore", "write the restoration, and open it as a layer", self.restore)
+        self.cancel_button = button("Cancel", "stop at the next safe place", self.cancel)
         self.cancel_button.setEnabled(False)
         self.bar = QProgressBar()
         self.bar.setVisible(False)
         self.message = QLabel()
         self.message.setWordWrap(True)
-        buttons = QHBoxLayout()
-        for button in (self.check_button, self.preview_button, self.restore_button, self.cancel_button):
-            buttons.addWidget(button)
+        self.buttons = (self.check_button, self.preview_button, self.restore_button)
         layout = QVBoxLayout(self)
         layout.addWidget(self.form, stretch=1)
-        layout.addLayout(buttons)
+        layout.addWidget(row(*self.buttons, self.cancel_button))
         layout.addWidget(self.bar)
         layout.addWidget(self.message)
         self.setMinimumWidth(WIDTH)
+        # Or the viewer puts a gap below, larger for every panel that was opened before.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._name_buttons()
-
-    def _button(self, text: str, tip: str, pressed: Callable[[], None]) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.clicked.connect(lambda _=False: pressed())
-        return button
 
     def _name_buttons(self) -> None:
         self.restore_button.setText("Fit and restore" if self.form.fits else "Restore")
@@ -137,8 +132,8 @@ class RestorePanel(QWidget):
         self.job.start()
 
     def _busy(self, on: bool) -> None:
-        for button in (self.check_button, self.restore_button, self.preview_button):
-            button.setDisabled(on)
+        for offered in self.buttons:
+            offered.setDisabled(on)
         self.cancel_button.setEnabled(on)
         self.bar.setVisible(on)
 

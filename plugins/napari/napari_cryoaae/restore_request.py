@@ -11,14 +11,15 @@ from cryoaae.errors import InputError
 from cryoaae.io.names import match_name
 from napari_cryoaae.comparison import refusal
 from napari_cryoaae.facts import Role, StatedWedge, facts_of
+from napari_cryoaae.general_model import GENERAL, bundled_general, general_in
 from napari_cryoaae.readers import LayerData, facts_of_file, read_volume
-from napari_cryoaae.run_folder import WEIGHTS, bundled_general, is_general, read_weights_header
+from napari_cryoaae.run_folder import WEIGHTS
+from napari_cryoaae.weights_header import is_general, read_weights_header
 
 if TYPE_CHECKING:
     from cryoaae.runs.progress import Progress
 
 # What the library calls the restorer that comes with it.
-GENERAL = Path("general")
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def describe_model(path: Path) -> str:
         When there is no restorer.
     """
     if path == GENERAL:
-        digest, _ = bundled_general()
+        digest = bundled_general().digest
         return f"no fit needed: trained on simulated tomograms, not on yours; digest {digest[:12]}"
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
@@ -182,7 +183,13 @@ def describe_model(path: Path) -> str:
     return f"fitted on {names} at {float(spec['voxel_size_angstrom']):.4g} Å; digest {digest[:12]}"
 
 
+def weights_of(model: Path) -> Path | None:
+    """The run folder of a model, or the weights of a general one."""
+    if model == GENERAL:
+        return bundled_general().weights
+    return model if model.is_dir() or general_in(model) is not None else model.parent
+
+
 def restored_layers(paths: list[Path], model: Path) -> list[LayerData]:
     """The outputs as layers that know what they were made with."""
-    run = model if model.is_dir() else model.parent
-    return [read_volume(path, replace(facts_of_file(path), run=None if model == GENERAL else run)) for path in paths]
+    return [read_volume(path, replace(facts_of_file(path), run=weights_of(model))) for path in paths]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from cryoaae.errors import InputError
 from napari_cryoaae.facts import Role, StatedWedge
+from napari_cryoaae.weights_header import is_general, read_weights_header
 
 RECORD, CONFIG, WEIGHTS = "run.json", "config.yaml", "model.safetensors"
+SAFETENSORS = "*.safetensors"
 RESTORATION, VALIDATION = "cryoaae restoration", "cryoaae validation"
 
 
@@ -87,6 +87,11 @@ class Restoration:
         return str(self.record["settings"]["model"])
 
     @property
+    def by_general(self) -> bool:
+        """Whether the record says that a general restorer made it."""
+        return bool(self.record["result"].get("general"))
+
+    @property
     def tomogram(self) -> str:
         return str(self.record["result"]["name"])
 
@@ -95,12 +100,13 @@ class Restoration:
         return StatedWedge.of(self.record["settings"]["wedge"])
 
     def run(self) -> Path | None:
-        """The run folder of its model, if it is the output's folder or lies in it."""
+        """The run folder of its model, or weights of a general one, in the output's folder or in one within it."""
         here = self.file.parent
-        for weights in sorted([*here.glob(WEIGHTS), *here.glob(f"*/{WEIGHTS}")]):
+        for weights in sorted([*here.glob(SAFETENSORS), *here.glob(f"*/{SAFETENSORS}")]):
             with suppress(InputError):
-                if read_weights_header(weights)[0] == self.model:
-                    return weights.parent
+                digest, spec = read_weights_header(weights)
+                if digest == self.model and (is_general(spec) or weights.name == WEIGHTS):
+                    return weights if is_general(spec) else weights.parent
         return None
 
     def outputs(self) -> Iterator[tuple[Path, Role]]:
@@ -131,44 +137,6 @@ def read_run(path: Path) -> Run:
         raise InputError(path, "is not a run folder", "give the folder that `cryoaae fit` made")
     digest, spec = read_weights_header(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ("", {})
     return Run(folder, record, read_yaml(folder / CONFIG), digest, spec)
-
-
-def read_weights_header(path: Path) -> tuple[str, dict[str, Any]]:
-    """Digest and spec of a restorer's weights; the weights themselves are not read.
-
-    Raises
-    ------
-    InputError
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as archive:
-            header = archive.metadata() or {}
-        data = json.loads(header["data"])
-        digest, spec = str(header["digest"]), dict(data["spec"])
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise InputError(path, "not the weights of a restorer", "give a run folder of `cryoaae fit`") from error
-    if "voxel_size_angstrom" not in spec:
-        raise InputError(path, "not the weights of a restorer", "give a run folder of `cryoaae fit`")
-    return digest, spec
-
-
-def is_general(spec: Mapping[str, Any]) -> bool:
-    """Whether a spec is that of a general restorer, which is for a range of voxel sizes."""
-    return isinstance(spec["voxel_size_angstrom"], list)
-
-
-@cache
-def bundled_general() -> tuple[str, dict[str, Any]]:
-    """Digest and spec of the general restorer that comes with the package; no torch is loaded."""
-    with as_file(files("cryoaae") / "weights" / "general.safetensors") as path:
-        return read_weights_header(path)
-
-
-def is_bundled(digest: str) -> bool:
-    """Whether a digest is that of the general restorer that comes with the package, as it is now."""
-    return digest == bundled_general()[0]
 
 
 def read_restoration(path: Path) -> Restoration | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QSizePolicy, QToolButton, QWidget
@@ -13,14 +14,22 @@ CHIP_STYLE = (
 )
 
 
+def button(text: str, tip: str, clicked: Callable[[], None]) -> QPushButton:
+    """A button with a sentence on what it does."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    made.clicked.connect(lambda _checked=False: clicked())
+    return made
+
+
 def chip(text: str, *, checked: bool) -> QToolButton:
     """A small button that stays down."""
-    button = QToolButton()
-    button.setStyleSheet(CHIP_STYLE)
-    button.setText(text)
-    button.setCheckable(True)
-    button.setChecked(checked)
-    return button
+    made = QToolButton()
+    made.setStyleSheet(CHIP_STYLE)
+    made.setText(text)
+    made.setCheckable(True)
+    made.setChecked(checked)
+    return made
 
 
 def row(*parts: QWidget | None) -> QWidget:
@@ -39,8 +48,8 @@ def row(*parts: QWidget | None) -> QWidget:
 
 def line_with_button(line: QLineEdit, choose: Any) -> QWidget:
     """A line to type in, with a button that opens a dialog."""
-    button = QPushButton("…")
-    button.setMaximumWidth(32)
-    button.clicked.connect(choose)
+    dots = QPushButton("…")
+    dots.setMaximumWidth(32)
+    dots.clicked.connect(choose)
     line.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return row(line, button)
+    return row(line, dots)

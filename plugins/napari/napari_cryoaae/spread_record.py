@@ -12,6 +12,8 @@ from napari_cryoaae.run_folder import read_json, read_restoration
 
 FORMAT = "cryoaae sample"
 REPORT = "report.json"
+# Named by a record instead of a path.
+COMES_ALONG = "the general restorer"
 DRAW, MODE, STD, MEAN = "draw_", "mode_", "std", "mean"
 
 
@@ -31,6 +33,17 @@ class SpreadRecord:
     def model(self) -> str:
         """Digest of the weights."""
         return str(self.record["made_from"]["model"])
+
+    @property
+    def by_general(self) -> bool:
+        """Whether the record says that the general restorer of then made it."""
+        return self.record.get("model") == COMES_ALONG
+
+    @property
+    def weights(self) -> Path | None:
+        """What the record names as the model, a file or a folder; None where that is no path."""
+        named = self.record.get("model")
+        return None if named in (None, COMES_ALONG) else Path(str(named))
 
     @property
     def wedge(self) -> StatedWedge:

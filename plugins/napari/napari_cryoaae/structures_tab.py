@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -35,7 +34,7 @@ from napari_cryoaae.latent_decoding import Code, Directions, StructureModel
 from napari_cryoaae.latest_job import LatestJob
 from napari_cryoaae.particles import AXES
 from napari_cryoaae.picked_particles import picked_particles
-from napari_cryoaae.small_widgets import chip, line_with_button, row
+from napari_cryoaae.small_widgets import button, chip, line_with_button, row
 from napari_cryoaae.volume_layer import VolumeLayer, place_beside
 from napari_cryoaae.volume_sections import VolumeSections
 
@@ -110,23 +109,23 @@ class StructuresTab(QWidget):
     def _class_row(self) -> QWidget:
         self.cluster = QComboBox()
         self.cluster.currentIndexChanged.connect(self._choose_cluster)
-        mean = _button("Mean", "the class at the mean of its prior", self.show_mean)
-        draw = _button("New draw", "a style drawn from the prior", self.show_draw)
+        mean = button("Mean", "the class at the mean of its prior", self.show_mean)
+        draw = button("New draw", "a style drawn from the prior", self.show_draw)
         return row(self.cluster, mean, draw, None)
 
     def _particle_row(self) -> QWidget:
         self.particle, self.other = QSpinBox(), QSpinBox()
-        show = _button("Show", "the first particle as the model sees it", self.show_particle)
-        between = _button("Film between", "from the first particle to the second", self.film_between)
-        picked = _button("From points", "one selected point: show it; two: film between them", self.from_points)
+        show = button("Show", "the first particle as the model sees it", self.show_particle)
+        between = button("Film between", "from the first particle to the second", self.film_between)
+        picked = button("From points", "one selected point: show it; two: film between them", self.from_points)
         return row(self.particle, show, QLabel("and"), self.other, between, picked, None)
 
     def _direction_row(self) -> QWidget:
         self.directions = QButtonGroup(self)
         chips = [chip(text, checked=text == STYLE_AXES) for text in (STYLE_AXES, MODES)]
-        for button in chips:
-            self.directions.addButton(button)
-            button.clicked.connect(self._lay_sliders)
+        for one in chips:
+            self.directions.addButton(one)
+            one.clicked.connect(self._lay_sliders)
         self.took = QLabel()
         return row(*chips, None, self.took)
 
@@ -135,7 +134,7 @@ class StructuresTab(QWidget):
         self.frames.setRange(2, MOST_FRAMES)
         self.frames.setValue(FRAMES)
         self.frames.setSuffix(" frames")
-        draws = _button("Draws of the class", "as many draws of the prior as frames", self.film_draws)
+        draws = button("Draws of the class", "as many draws of the prior as frames", self.film_draws)
         return row(QLabel("Film"), self.frames, draws, None)
 
     def _enable(self) -> None:
@@ -362,10 +361,3 @@ class StructuresTab(QWidget):
         self.decoder.cancel()
         self.jobs.cancel()
         self.bar.close_down()
-
-
-def _button(text: str, tip: str, clicked: Callable[[], None]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda _checked=False: clicked())
-    return button

@@ -38,7 +38,7 @@ class VariabilityPanel(QWidget):
         bonds.tie(napari_viewer.layers.events.removed, self._removed)
         bonds.at_close(self.structures.close_down)
         bonds.at_close(self.draws.bar.close_down)
-        self.say("Choose a run folder of `cryoaae cluster`, or, under Draws, a folder of `cryoaae sample`.")
+        self.say("Choose a run folder of `cryoaae cluster --by both`, or, under Draws, a folder of `cryoaae sample`.")
         self._propose()
 
     def say(self, text: str) -> None:

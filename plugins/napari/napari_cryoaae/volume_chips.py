@@ -27,7 +27,7 @@ class VolumeChips(QWidget):
         self.buttons: list[QToolButton] = []
         layout = QFlowLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.draw = QSpinBox()
+        self.draw = QSpinBox(self)
         self.draw.setToolTip("which of the draws is shown")
         self.draw.valueChanged.connect(self._other_draw)
 
@@ -62,6 +62,7 @@ class VolumeChips(QWidget):
         while layout.count():
             widget = layout.takeAt(0).widget()
             if widget is not self.draw:
+                widget.hide()  # it is deleted in a later turn, and would lie over the new ones until then
                 widget.deleteLater()
         for title in (entry.title for entry in self.entries if entry.draw is None):
             self._add(title, title)
