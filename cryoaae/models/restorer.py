@@ -15,7 +15,7 @@ from cryoaae.io.weights import load_weights, save_weights
 from cryoaae.nets.presence import NOTHING, STRUCTURE, Presence
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.imaging import conditions_of_mean
-from cryoaae.patches.spectra import Spectra, interpolate, radial_kernel
+from cryoaae.patches.spectra import Spectra, interpolate, kernel_response, radial_kernel
 
 KERNEL_REACH = 6
 # Held beside the features for each voxel at most: measured.
@@ -74,9 +74,7 @@ def convolve(volume: Tensor, kernel: Tensor) -> Tensor:
     """
     reach = kernel.shape[-1] // 2
     box = [n + 2 * reach for n in volume.shape[-3:]]
-    spread = nn.functional.pad(kernel, [p for n in reversed(box) for p in (0, n - kernel.shape[-1])])
-    spread = torch.roll(spread, (-reach,) * 3, dims=(-3, -2, -1))
-    response = torch.fft.rfftn(spread, dim=(-3, -2, -1))
+    response = kernel_response(kernel, box)
     padded = nn.functional.pad(volume, [reach] * 6)
     out = torch.fft.irfftn(torch.fft.rfftn(padded, dim=(-3, -2, -1)) * response, s=box, dim=(-3, -2, -1))
     z, y, x = (slice(reach, n - reach) for n in box)

@@ -73,7 +73,7 @@ class UNet(nn.Module):
             _convolutions(2 * widths[i], widths[i], convolutions, bias) for i in range(levels - 1)
         )
         self.last = nn.Conv3d(widths[0], 1, 1, bias=False)
-        self.gains = _Gains(conditions, 2 * sum(widths) - widths[-1]) if conditions else None
+        self.gains = _Gains(conditions, sum(self.blocks)) if conditions else None
         self._initialise()
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -88,6 +88,11 @@ class UNet(nn.Module):
                 slope = SLOPE if module.kernel_size != (1, 1, 1) else 1.0
                 nn.init.kaiming_normal_(module.weight, a=slope, nonlinearity="leaky_relu")
         nn.init.zeros_(self.last.weight)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Channels of all blocks, down and up again."""
+        return [*self.widths, *reversed(self.widths[:-1])]
 
     @property
     def multiple(self) -> int:
@@ -117,9 +122,8 @@ class UNet(nn.Module):
         """Features of a block, multiplied as the condition (b, c) says; blocks count down and up again."""
         if self.gains is None or condition is None:
             return x
-        widths = [*self.widths, *reversed(self.widths[:-1])]
-        start = sum(widths[:block])
-        return x * self.gains(condition)[:, start : start + widths[block], None, None, None]
+        start = sum(self.blocks[:block])
+        return x * self.gains(condition)[:, start : start + self.blocks[block], None, None, None]
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> list[Tensor]:
         """(b, c, z, y, x) -> features of all levels, (b, widths[l], z / 2^l, ...)."""

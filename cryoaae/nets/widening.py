@@ -53,7 +53,7 @@ def _keep(name: str, weight: Tensor, old: Tensor, network: UNet, wider: UNet) ->
     if name.startswith("gains."):
         if name.startswith("gains.second."):
             weight.zero_()
-            weight[_places(_blocks(network), _blocks(wider))] = old
+            weight[_places(network.blocks, wider.blocks)] = old
         else:
             weight.copy_(old)
         return
@@ -71,11 +71,6 @@ def _keep(name: str, weight: Tensor, old: Tensor, network: UNet, wider: UNet) ->
         inputs = torch.arange(old.shape[1])
     weight[outputs] = 0
     weight[outputs[:, None], inputs] = old
-
-
-def _blocks(network: UNet) -> list[int]:
-    """Channels of all blocks, down and up again, as gains count them."""
-    return [*network.widths, *reversed(network.widths[:-1])]
 
 
 def _places(old: Sequence[int], new: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ has no such split: its noise is taken from its quietest blocks (featureless ice)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -179,6 +180,13 @@ def radial_kernel(curve: Tensor, *, reach: int) -> Tensor:
     line = torch.arange(-reach, reach + 1, dtype=torch.float64).abs() / (reach + 1)
     fade = torch.where(line > 0.5, 0.5 + 0.5 * torch.cos(torch.pi * (2 * line - 1)), 1.0)
     return (kernel * fade[:, None, None] * fade[None, :, None] * fade[None, None, :]).float()
+
+
+def kernel_response(kernel: Tensor, box: Sequence[int]) -> Tensor:
+    """Fourier factor (z, y, x // 2 + 1), in a box that holds it, of a kernel (k, k, k), k odd, about its middle."""
+    size = kernel.shape[-1]
+    spread = torch.nn.functional.pad(kernel, [p for n in reversed(box) for p in (0, n - size)])
+    return torch.fft.rfftn(torch.roll(spread, (-(size // 2),) * 3, dims=(0, 1, 2)))
 
 
 def coloured_noise(power: Tensor, box: tuple[int, int, int], generator: torch.Generator) -> Tensor:

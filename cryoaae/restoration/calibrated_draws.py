@@ -156,7 +156,7 @@ class _Calibration:
 
     def _advance(self, voxels: float) -> None:
         self.told.check()
-        self.told.advance(float(voxels))
+        self.told.advance(voxels)
 
     @property
     def amount(self) -> float:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoaae.patches.spectra import interpolate, radial_kernel
+from cryoaae.patches.spectra import interpolate, kernel_response, radial_kernel
 from cryoaae.patches.tiling import fast_size, read_reflected
 from cryoaae.physics.fourier import soft_lowpass
 from cryoaae.physics.resample import BAND_START, BAND_STOP
@@ -64,7 +64,7 @@ def add_detail(
     sizes = [min(n, TILE) for n in mean.shape]
     # All blocks have one size, one that transforms well; a block's outer voxels, which see it wrap around, are cut off.
     box = [fast_size(n + 2 * REACH) for n in sizes]
-    response = _response(kernel, box)
+    response = kernel_response(kernel, box)
     for corner in itertools.product(*(range(0, n, size) for n, size in zip(mean.shape, sizes, strict=True))):
         check()
         counts = [min(size, n - a) for a, n, size in zip(corner, mean.shape, sizes, strict=True)]
@@ -78,11 +78,3 @@ def add_detail(
             mean[core] += (detail / len(volumes)).astype(mean.dtype)
             if halves:
                 halves[index][core] += detail.astype(mean.dtype)
-
-
-def _response(kernel: Tensor, box: Sequence[int]) -> Tensor:
-    """Fourier factor (z, y, x // 2 + 1) of a kernel whose centre lies on its middle voxel."""
-    z, y, x = kernel.shape
-    spread = torch.zeros(*box)
-    spread[:z, :y, :x] = kernel
-    return torch.fft.rfftn(torch.roll(spread, (-(z // 2), -(y // 2), -(x // 2)), dims=(0, 1, 2)))

@@ -183,7 +183,7 @@ class TomogramDraws:
 
         def advance(voxels: float) -> None:
             told.check()
-            told.advance(float(voxels))
+            told.advance(voxels)
 
         tomogram, todo = self.tomogram(advance), self.missing()
         work = math.prod(tomogram.shape) + sum(self._boxes(tomogram)) * len(todo)

@@ -96,6 +96,8 @@ def check_together(progress: Progress, device: torch.device) -> None:
     if ranks()[1] > 1:
         asked = torch.tensor(float(progress.cancelled()), device=device)
         distributed.all_reduce(asked)
-        if float(asked) and not progress.cancelled():
+        if not float(asked):
+            return  # asked since, this process stops with the others at the next step
+        if not progress.cancelled():
             raise InterruptedRunError("another process of the fit was stopped")
     progress.check()

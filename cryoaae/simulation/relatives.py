@@ -79,24 +79,27 @@ def _waves(r: Field, radius: float, rng: np.random.Generator) -> Field:
     """Sum of a few long plane waves, of unit variance, at places (3, z, y, x)."""
     total = np.zeros(r.shape[1:])
     for _ in range(WAVES):
-        direction = rng.normal(size=3)
-        direction /= np.linalg.norm(direction) * rng.uniform(*WAVE_LENGTH) * 2 * radius
-        total += np.cos(2 * np.pi * np.tensordot(direction, r, axes=1) + rng.uniform(0, 2 * np.pi))
+        wave = _direction(rng) / (rng.uniform(*WAVE_LENGTH) * 2 * radius)
+        total += np.cos(2 * np.pi * np.tensordot(wave, r, axes=1) + rng.uniform(0, 2 * np.pi))
     return total * np.sqrt(2 / WAVES)
+
+
+def _direction(rng: np.random.Generator) -> Field:
+    """A random unit vector (z, y, x)."""
+    direction = rng.normal(size=3)
+    return np.asarray(direction / np.linalg.norm(direction))
 
 
 def _before_a_plane(r: Field, radius: float, rng: np.random.Generator) -> Field:
     """1 on one side of a random plane and 0 on the other, a voxel soft, at places (3, z, y, x)."""
-    normal = rng.normal(size=3)
-    normal /= np.linalg.norm(normal)
+    normal = _direction(rng)
     offset = (2 * rng.uniform(*CUT) - 1) * radius
     return np.asarray(np.clip(offset - np.tensordot(normal, r, axes=1) + 0.5, 0, 1))
 
 
 def _joined(one: Density, other: Density, rng: np.random.Generator) -> Density:
     """Two densities side by side in a random direction; where they overlap, the brighter."""
-    direction = rng.normal(size=3)
-    direction /= np.linalg.norm(direction)
+    direction = _direction(rng)
     apart = rng.uniform(*CONTACT) * (_mean_radius(one) + _mean_radius(other))
     offset = np.rint(direction * apart).astype(int)
     half = max(one.shape[0] // 2, other.shape[0] // 2 + int(np.abs(offset).max()))

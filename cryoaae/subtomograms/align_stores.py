@@ -24,7 +24,7 @@ from cryoaae.subtomograms.labels import Labels
 from cryoaae.subtomograms.mixture import Mixture, Stages
 from cryoaae.subtomograms.multi_reference import Aligner, Alignment, tasks
 from cryoaae.subtomograms.pose_agreement import VIEWS, sampled, turned_copies
-from cryoaae.subtomograms.standard import ParticlePoses, Particles
+from cryoaae.subtomograms.standard import ParticlePoses, Particles, measure_standard
 
 # Under the run folder; the checkpoints of an autoencoder lie beside it.
 CHECKPOINTS = Path("checkpoints") / "alignment"
@@ -86,6 +86,11 @@ class AlignedStores:
             "class_probabilities": probabilities, "features": self.features.numpy(),
             "style": np.zeros((len(probabilities), 0), np.float32),
         }  # fmt: skip
+
+    def particles(self, stores: Sequence[SubtomogramStore]) -> Particles:
+        """The particles of the stores in the poses found, on the grid that they were aligned on."""
+        grid = self.mixture.particles.band.box
+        return Particles(stores, measure_standard(stores, grid - grid % 2), self.poses)
 
     def classified(self, particles: BandedParticles) -> Tensor:
         """Class probabilities (n, k) of other particles of the same band, in any pose."""

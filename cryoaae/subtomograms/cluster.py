@@ -304,8 +304,7 @@ def _by_alignment(request: Request, work: _Work, known: Labels, references: Refe
     else:
         aligned = assign_stores(work.stores, references, progress=work.progress, device=work.device)
         ReferenceModel.of(aligned, references.settings, work.stores).save(request.folder)
-    grid = aligned.mixture.particles.band.box
-    particles = Particles(work.stores, measure_standard(work.stores, grid - grid % 2), aligned.poses)
+    particles = aligned.particles(work.stores)
     clustering = aligned_clustering(aligned, aligned.features, seen_again(aligned, particles, work.progress))
     write_clustering(request.folder, particles, clustering, aligned.columns, work.progress)
 

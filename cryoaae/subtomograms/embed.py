@@ -26,7 +26,7 @@ from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
 from cryoaae.subtomograms.copies import as_it_is, completed, fine_grid, in_reference_frame, turned_particle
 from cryoaae.subtomograms.model_files import FittedModel, check_apart
 from cryoaae.subtomograms.reference_model import ReferenceModel, assign_stores, holds_only_references
-from cryoaae.subtomograms.standard import Particles, matching_standard, measure_standard, open_stores
+from cryoaae.subtomograms.standard import Particles, matching_standard, open_stores
 
 CODES = "codes.npz"
 # Poses in which a particle is seen, its own among them.
@@ -214,8 +214,6 @@ def _by_references(
 
     def columns() -> tuple[Particles, dict[str, NDArray[np.generic]]]:
         aligned = assign_stores(stores, references, progress=progress, device=device)
-        grid = references.working_box
-        particles = Particles(stores, measure_standard(stores, grid - grid % 2), aligned.poses)
-        return particles, aligned.columns
+        return aligned.particles(stores), aligned.columns
 
     return references.digest, columns

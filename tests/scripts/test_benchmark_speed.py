@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
+import importlib
 from typing import Any
 
 import pytest
@@ -13,21 +10,7 @@ import torch
 
 from cryoaae.nets.unet import UNet
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-page = script("speed_table")
-benchmark = script("benchmark_speed")
+page, benchmark = map(importlib.import_module, ("speed_table", "benchmark_speed"))
 
 
 def test_the_committed_page_is_that_of_the_committed_rows() -> None:

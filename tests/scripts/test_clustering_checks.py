@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -15,20 +14,7 @@ from scipy.spatial.transform import Rotation
 from cryoaae.io.store import SubtomogramStore
 from cryoaae.physics.wedge import MissingWedge
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-CHECKS, RIBOSOMES = script("benchmark_clustering_checks"), script("benchmark_ribosomes")
+CHECKS, RIBOSOMES = map(importlib.import_module, ("benchmark_clustering_checks", "benchmark_ribosomes"))
 
 
 def spots(turn: np.ndarray, shift: tuple[float, ...] = (0.0, 0.0, 0.0), *, mirrored: bool = False) -> torch.Tensor:
