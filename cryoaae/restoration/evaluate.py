@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_bytes, write_text
-from cryoaae.io.mrc import open_volume
 from cryoaae.io.particle_files import read_particles
 from cryoaae.io.particles import voxel_points_zyx
 from cryoaae.metrics.cross_half import cross_half_scores
@@ -27,46 +23,17 @@ from cryoaae.metrics.particles import ParticleScorer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.reports.evaluation import evaluation_figures, evaluation_report
 from cryoaae.restoration.plain import plain
+from cryoaae.restoration.scored_volumes import Block, ScoredVolumes, Source, as_volume, read_scored
+from cryoaae.restoration.scored_words import best_null, particle_sentence, verdict
 from cryoaae.runs.progress import NullProgress, Progress
-from cryoaae.volume import Volume
 
-Source = Path | str | Volume | NDArray[Any]
-Block = tuple[slice, slice, slice]
 DENSITY_SIGN = {"auto": 0.0, "bright": 1.0, "dark": -1.0}
-VOXEL_TOLERANCE = 0.1
 # Draws the structureless density that particles' thresholds are read from: the same for every evaluation.
 PARTICLE_SEED = 0
-# Files of a simulated data set that stand beside its truth.mrc.
-BESIDE_TRUTH = {
-    "structure": "truth_structure.mrc",
-    "background": "truth_background.mrc",
-    "oracle": "noiseless.mrc",
-}
 TITLES = {
     "restored": "Restored",
     "oracle": "Noise-free, wedge empty (oracle)",
 }
-
-
-@dataclass
-class _Volumes:
-    """Everything read, as (z, y, x) float32 tensors of one shape."""
-
-    restored: Tensor
-    voxel_size_angstrom: float
-    name: str
-    others: dict[str, Tensor] = field(default_factory=dict)
-
-    def get(self, key: str) -> Tensor | None:
-        return self.others.get(key)
-
-    @property
-    def before(self) -> Tensor | None:
-        """The input: mean of the halves, or the single tomogram."""
-        even, odd = self.get("even"), self.get("odd")
-        if even is not None and odd is not None:
-            return (even + odd) / 2
-        return self.get("single")
 
 
 def evaluate(
@@ -146,18 +113,13 @@ def evaluate(
         "truth": truth, "even": even, "odd": odd, "single": single,
         "structure": truth_structure, "background": truth_background, "oracle": noiseless,
     }  # fmt: skip
-    sources |= {k: v for k, v in _beside_truth(truth).items() if sources[k] is None}
-    pair = halves if halves is not None else _beside_restored(restored)
-    if pair is not None:
-        sources |= {"restored_even": pair[0], "restored_odd": pair[1]}
-    volumes = _read(restored, sources, voxel_size_angstrom, block_zyx)
-    _check_purpose(volumes)
+    volumes = read_scored(restored, sources, halves, voxel_size_angstrom=voxel_size_angstrom, block_zyx=block_zyx)
     result = _header(volumes, wedge, restored)
     progress = progress or NullProgress()
     if "truth" in volumes.others:
         counter = None
         if particles is not None:
-            whole_zyx = _open(restored, voxel_size_angstrom).shape
+            whole_zyx = as_volume(restored, voxel_size_angstrom).shape
             # As for the nulls: the skewness tells the contrast if nobody does.
             sign = NullInput(volumes.others["truth"], wedge, density_sign=DENSITY_SIGN[density]).sign
             counter = _particle_scorer(volumes, particles, whole_zyx, block_zyx, sign)
@@ -165,77 +127,13 @@ def evaluate(
         result |= _against_truth(volumes, wedge, baselines, DENSITY_SIGN[density], counter, progress)
     if {"restored_even", "restored_odd", "even", "odd"} <= volumes.others.keys():
         result["halves"] = _against_other_half(volumes, wedge, block_zyx is not None)
-    result["verdict"] = _verdict(result)
+    result["verdict"] = verdict(result)
     if output is not None:
         _write(result, volumes, wedge, Path(output))
     return plain(result)
 
 
-def _beside_truth(truth: Source | None) -> dict[str, Source]:
-    if not isinstance(truth, (str, Path)) or Path(truth).name != "truth.mrc":
-        return {}
-    found = {key: Path(truth).parent / name for key, name in BESIDE_TRUTH.items()}
-    return {key: path for key, path in found.items() if path.exists()}
-
-
-def _beside_restored(restored: Source) -> tuple[Source, Source] | None:
-    if not isinstance(restored, (str, Path)):
-        return None
-    path = Path(restored)
-    pair = [path.with_name(f"{path.stem}_{half}{path.suffix}") for half in ("even", "odd")]
-    return (pair[0], pair[1]) if all(p.exists() for p in pair) else None
-
-
-def _open(source: Source, voxel_size_angstrom: float | None) -> Volume:
-    if isinstance(source, Volume):
-        return source
-    if isinstance(source, (str, Path)):
-        return open_volume(source, voxel_size_angstrom=voxel_size_angstrom)
-    return Volume(np.asarray(source), voxel_size_angstrom or 1.0)
-
-
-def _read(
-    restored: Source, sources: Mapping[str, Source | None], voxel: float | None, block: Block | None
-) -> _Volumes:
-    first = _open(restored, voxel)
-    name = "restored" if isinstance(restored, np.ndarray) else first.name
-    read: dict[str, Tensor] = {}
-    for key, source in sources.items():
-        if source is None:
-            continue
-        volume = _open(source, voxel)
-        label = volume.source or key
-        if volume.shape != first.shape:
-            raise InputError(label, f"shape {volume.shape} (z, y, x), but {name} has {first.shape}")
-        is_file = volume.source is not None and first.source is not None
-        ratio = volume.voxel_size_angstrom / first.voxel_size_angstrom
-        if is_file and abs(ratio - 1) > VOXEL_TOLERANCE:
-            problem = (
-                f"voxel {volume.voxel_size_angstrom:g} A, but {name} has {first.voxel_size_angstrom:g} A"
-            )
-            raise InputError(label, problem, "give the right one with --voxel-size")
-        read[key] = _tensor(volume, block)
-    return _Volumes(_tensor(first, block), first.voxel_size_angstrom, name, read)
-
-
-def _tensor(volume: Volume, block: Block | None) -> Tensor:
-    return torch.from_numpy(volume.block(*(block or (slice(None),) * 3)))
-
-
-def _check_purpose(volumes: _Volumes) -> None:
-    has_halves = {"even", "odd", "restored_even", "restored_odd"} <= volumes.others.keys()
-    if "truth" not in volumes.others and not has_halves:
-        raise InputError(
-            volumes.name,
-            "nothing to compare with",
-            "give --truth, or --even and --odd with restored halves beside it (restore --halves)",
-        )
-    for key, tensor in [("restored", volumes.restored), *volumes.others.items()]:
-        if not bool(torch.isfinite(tensor).all()):
-            raise InputError(volumes.name, f"the {key} volume holds values that are not finite")
-
-
-def _header(volumes: _Volumes, wedge: MissingWedge, restored: Source) -> dict[str, Any]:
+def _header(volumes: ScoredVolumes, wedge: MissingWedge, restored: Source) -> dict[str, Any]:
     try:
         ours = version("cryoaae")
     except PackageNotFoundError:  # a source tree on the path, not installed
@@ -274,7 +172,7 @@ def _shape(volume: Tensor) -> tuple[int, int, int]:
 
 
 def _candidates(
-    volumes: _Volumes, wedge: MissingWedge, baselines: bool, sign: float
+    volumes: ScoredVolumes, wedge: MissingWedge, baselines: bool, sign: float
 ) -> Iterator[tuple[str, str, str, Tensor]]:
     """Yield (kind, name, title, volume) of every row of the table, one volume at a time."""
     yield "restored", "restored", TITLES["restored"], volumes.restored
@@ -289,7 +187,7 @@ def _candidates(
 
 
 def _particle_scorer(
-    volumes: _Volumes, path: Path | str, whole_zyx: tuple[int, int, int], block: Block | None, sign: float
+    volumes: ScoredVolumes, path: Path | str, whole_zyx: tuple[int, int, int], block: Block | None, sign: float
 ) -> ParticleScorer:
     """Read a list of particles of the whole volume and prepare to count those in the part that is scored."""
     listed = read_particles(path)
@@ -306,7 +204,7 @@ def _particle_scorer(
 
 
 def _against_truth(
-    volumes: _Volumes,
+    volumes: ScoredVolumes,
     wedge: MissingWedge,
     baselines: bool,
     sign: float,
@@ -331,56 +229,16 @@ def _against_truth(
             progress.advance(1, scored=title)
     finally:
         progress.finish()
-    best = _best_null(tables["rows"])
+    best = best_null(tables["rows"])
     if counter is not None:
-        best["sentences"].append(_particle_sentence(tables["rows"], counter.facts))
+        best["sentences"].append(particle_sentence(tables["rows"], counter.facts))
     return tables | best
-
-
-def _particle_sentence(rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> str:
-    found = rows[0]["particles"]
-    before = next((row["particles"] for row in rows if row["name"] == "zero_fill"), None)
-    lost, invented = ("", "") if before is None else (f" (input {before[k]})" for k in ("lost", "invented"))
-    return (
-        f"Of {found['particles']} particles {found['lost']} are lost{lost}; {found['invented']} peaks{invented} stand "
-        f"where the truth is empty, of which noise alone would make {facts['noise']['invented']}."
-    )
-
-
-def _wedge_fcc(row: Mapping[str, Any]) -> float:
-    value = float(row["regions"]["missing"]["bands"]["band"]["fcc"])
-    return value if math.isfinite(value) else 0.0
-
-
-def _best_null(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    restored = rows[0]
-    seen = restored["regions"]["seen"]["bands"]
-    excess = restored["regions"]["missing"]["bands"]["band"]["excess_power"]
-    measured = (
-        f"In the measured region the restoration correlates {seen['band']['fcc']:.3f} with the truth; "
-        f"coarse detail there has a gain of {seen['low']['slope']:.2f}."
-    )
-    sentences = [measured]
-    if _wedge_fcc(restored) > 0:
-        sentences.append(
-            f"In the wedge it holds {excess:.2f} times the power that agreement with the truth explains "
-            "(1 is honest, far more is invention)."
-        )
-    nulls = [row for row in rows if row["kind"] == "null"]
-    if not nulls:
-        return {"sentences": sentences}
-    best = max(nulls, key=_wedge_fcc)
-    return {
-        "sentences": sentences,
-        "best_null_in_wedge": {"name": best["name"], "title": best["title"], "fcc": _wedge_fcc(best)},
-        "beats_best_null_in_wedge": _wedge_fcc(restored) > _wedge_fcc(best),
-    }
 
 
 # -- without a truth ------------------------------------------------------------------------------
 
 
-def _against_other_half(volumes: _Volumes, wedge: MissingWedge, is_block: bool) -> dict[str, Any]:
+def _against_other_half(volumes: ScoredVolumes, wedge: MissingWedge, is_block: bool) -> dict[str, Any]:
     all_of = volumes.others
     raw, restored = (all_of["even"], all_of["odd"]), (all_of["restored_even"], all_of["restored_odd"])
     scores = cross_half_scores(raw, restored, wedge)
@@ -397,23 +255,7 @@ def _against_other_half(volumes: _Volumes, wedge: MissingWedge, is_block: bool) 
     return {**scores, "sentences": [estimate, caution]}
 
 
-# -- words and files ------------------------------------------------------------------------------
-
-
-def _verdict(result: Mapping[str, Any]) -> str:
-    rows, best = result.get("rows"), result["best_null_in_wedge"]
-    if rows and best:
-        beats = "better than" if result["beats_best_null_in_wedge"] else "NOT better than"
-        return (
-            f"In the missing wedge the restoration correlates {_wedge_fcc(rows[0]):.3f} with the truth: "
-            f"{beats} the best method without a network, {best['fcc']:.3f} ({best['title']})."
-        )
-    if rows:
-        return f"In the missing wedge the restoration correlates {_wedge_fcc(rows[0]):.3f} with the truth."
-    return str(result["halves"]["sentences"][0])
-
-
-def _write(result: dict[str, Any], volumes: _Volumes, wedge: MissingWedge, folder: Path) -> None:
+def _write(result: dict[str, Any], volumes: ScoredVolumes, wedge: MissingWedge, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     panels = [("Before", volumes.before), ("Restored", volumes.restored), ("Truth", volumes.get("truth"))]
     figures = evaluation_figures(result, [(t, v.numpy()) for t, v in panels if v is not None], wedge)
