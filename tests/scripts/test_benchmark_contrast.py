@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,24 +14,10 @@ from cryoaae.io.mrc import write_volume
 from cryoaae.metrics.fsc import correlation
 from cryoaae.physics.ctf import ContrastTransfer
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def script(name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # scripts import each other by these names
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-conditions = script("restoration_conditions")
-page = script("restoration_table")
-restoration = script("benchmark_restoration")
-benchmark = script("benchmark_contrast")
+conditions = import_module("restoration_conditions")
+page = import_module("restoration_table")
+restoration = import_module("benchmark_restoration")
+benchmark = import_module("benchmark_contrast")
 ROWS = benchmark.latest(benchmark.read_rows(benchmark.ROWS))
 
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
+from importlib import import_module
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark_oracle.py"
-
 
 @pytest.fixture(scope="module")
 def oracle() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_oracle", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["benchmark_oracle"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return import_module("benchmark_oracle")
 
 
 def test_the_committed_table_is_that_of_the_committed_rows(oracle: ModuleType) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -18,14 +16,7 @@ from cryoaae.physics.wedge import MissingWedge
 
 @pytest.fixture(scope="module")
 def proxy() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "benchmark_proxy.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return import_module("benchmark_proxy")
 
 
 def test_matching_power_makes_every_shell_alike_and_keeps_the_phases(proxy: ModuleType) -> None:

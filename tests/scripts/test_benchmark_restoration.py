@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,27 +17,15 @@ from cryoaae.io.weights import load_weights
 from cryoaae.metrics.fsc import correlation
 from cryoaae.metrics.nulls import gaussian
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 TINY = {
     "patch_size": 16, "block_size": 40, "blocks": 2, "batch_size": 1, "widths": (4, 8), "refills": 1, "evaluations": 3,
     "working_bin": 1, "presence": False,
 }  # fmt: skip
 
 
-def script(name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # scripts import each other by these names
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-conditions = script("restoration_conditions")
-page = script("restoration_table")
-benchmark = script("benchmark_restoration")
+conditions = import_module("restoration_conditions")
+page = import_module("restoration_table")
+benchmark = import_module("benchmark_restoration")
 
 
 def scores(level: float, **changed: Any) -> dict[str, Any]:

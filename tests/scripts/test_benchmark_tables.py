@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -13,19 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def aae() -> ModuleType:
-    return script("benchmark_aae")
+    return import_module("benchmark_aae")
 
 
 def test_the_committed_table_is_that_of_the_committed_rows(aae: ModuleType) -> None:
@@ -35,7 +24,7 @@ def test_the_committed_table_is_that_of_the_committed_rows(aae: ModuleType) -> N
 
 def test_the_page_of_the_plugin_is_that_of_its_rows_and_its_last_row_keeps_every_limit() -> None:
     """The walkthrough quotes the last row."""
-    plugin = script("benchmark_napari")
+    plugin = import_module("benchmark_napari")
     rows = json.loads(plugin.ROWS.read_text())
     assert plugin.PAGE.read_text() == plugin.page(rows)
     slow = {
@@ -102,13 +91,13 @@ def test_a_missed_floor_is_named(aae: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", ["benchmark_validation", "benchmark_error_power", "benchmark_uncertainty"])
 def test_committed_tables_of_validation_are_those_of_the_committed_rows(name: str) -> None:
-    made = script(name)
+    made = import_module(name)
     rows = json.loads(made.ROWS.read_text())
     assert made.TABLE.read_text() == made.table(rows)
 
 
 def test_a_resolution_agrees_within_a_fifth_or_where_both_say_none() -> None:
-    agrees = script("benchmark_validation").resolution_agrees
+    agrees = import_module("benchmark_validation").resolution_agrees
     cases = [(100.0, 119.0, True), (100.0, 81.0, True), (100.0, 121.0, False), (None, None, True), (None, 90.0, False)]
     for true, stated, expected in cases:
         assert agrees({"true_resolution_angstrom": true, "resolution_angstrom": stated}) is expected

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
+from importlib import import_module
 from types import ModuleType
 
 import pytest
@@ -14,18 +12,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    folder = Path(__file__).parents[2] / "scripts"
-    spec = importlib.util.spec_from_file_location("benchmark_transport", folder / "benchmark_transport.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["benchmark_transport"] = module  # dataclasses look their module up
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
+    return import_module("benchmark_transport")
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error(benchmark: ModuleType) -> None:
