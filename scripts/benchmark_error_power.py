@@ -26,8 +26,9 @@ from torch import Tensor
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import open_volume
 from cryoaae.io.project import open_tomogram, resolve_inputs
-from cryoaae.models.restorer import Restorer
+from cryoaae.models.general import load_any
 from cryoaae.restoration.engine import RestoreOptions
+from cryoaae.restoration.general import settled
 from cryoaae.restoration.held_out import cells, score
 from cryoaae.restoration.null_tests import regions
 from cryoaae.restoration.working import WorkingTomogram
@@ -41,13 +42,16 @@ PROPERTIES = ("error", "correlation")
 
 
 def open_run(folder: Path, reference: str = "noiseless") -> tuple[WorkingTomogram, Tensor]:
-    """Tomogram on the working grid, and what its halves have in common (or "truth", without a wedge)."""
+    """Tomogram on the working grid, and what its halves have in common (or "truth", without a wedge).
+
+    A folder that holds no fit is restored by the general restorer.
+    """
     data = folder / "data"
     item = resolve_inputs([], even=data / "even.mrc", odd=data / "odd.mrc", tilts=data / "tilts.tlt")[0]
     opened = open_tomogram(item)
-    tomogram = WorkingTomogram.of(
-        list(opened.volumes), opened.wedge, Restorer.load(folder / "run"), options=RestoreOptions()
-    )
+    volumes, run = list(opened.volumes), folder / "run"
+    model = settled(load_any(run if run.exists() else None), volumes, opened.wedge, of_mean=False)
+    tomogram = WorkingTomogram.of(volumes, opened.wedge, model, options=RestoreOptions())
     return tomogram, tomogram.bring(open_volume(data / f"{reference}.mrc"))
 
 

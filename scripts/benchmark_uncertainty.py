@@ -1,149 +1,271 @@
-"""Whether the spread of draws is that of the errors, before and after it was calibrated.
+"""Whether the spread of draws is that of the errors: as drawn, calibrated in size, and brought to its places too.
 
     benchmark_uncertainty.py RUN_FOLDER [RUN_FOLDER ...] [--draws K]
+    benchmark_uncertainty.py --general SEED [SEED ...] [--defocus UM] [--draws K] [--turns T]
+    benchmark_uncertainty.py --phantom NAME --model RUN [--draws K]
     benchmark_uncertainty.py --table
 
-Takes the simulated tomograms and fits that `benchmark_validation.py` leaves behind, draws deviations on the working
-grid (kept in benchmark_runs/uncertainty, with the errors found: what stands is not made again), calibrates them from
-the two halves and hidden tilts, as `sample` does, and compares the spread with the error of the restoration
-against the truth, faces left out: by region and shell, voxel by voxel, and by rank. Rows are appended to
-docs/benchmarks/uncertainty.json, the table docs/benchmarks/uncertainty.md is made from them.
+Takes simulated tomograms and fits (folders with data and run, as `benchmark_validation.py` leaves them), or simulates
+tomograms of the even lines of $CRYOAAE_DATA/maps_10A, 96^3 voxels, SNR 1, and restores them by the general restorer;
+or a phantom of $CRYOAAE_DATA with a fit on it (without strata: what is where is not known).
+Deviations are drawn on the working grid (kept in benchmark_runs/uncertainty, with the errors found: what stands is not
+made again) and taken in three states: before, as the bootstrap drew them; sized, calibrated from the two halves
+and hidden tilts where they have their spread; after, as `sample` writes them: brought to the places where errors are
+foretold, as far as the halves confirm it, and calibrated. All are compared with the error of the restoration against
+the truth, faces left out, beside spreads that know less (uncertainty_scores.py). Rows are appended to
+docs/benchmarks/uncertainty.json, the page docs/benchmarks/uncertainty.md is made from them (uncertainty_table.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
-import statistics
+import os
 import time
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark_rows import append, read_rows
-from scipy.stats import spearmanr
+from benchmark_rows import append, provenance, read_rows
 from torch import Tensor
+from uncertainty_scores import NOMINAL, Compared, Scored, rms, strata_of, sum_of
+from uncertainty_table import ROWS, STATES, TABLE, table
 
 from cryoaae.io.atomic import write_text
-from cryoaae.io.mrc import open_volume
+from cryoaae.io.mrc import open_volume, write_volume
 from cryoaae.io.weights import digest
-from cryoaae.metrics.calibration import coverage, local_rms, mean_crps
-from cryoaae.physics.fourier import irfft, rfft
-from cryoaae.restoration.draw_sources import Bootstrap, covering_axes
+from cryoaae.metrics.calibration import coverage
+from cryoaae.nets.error_size import ErrorSize
+from cryoaae.physics.ctf import ContrastTransfer
+from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.draw_sources import TURNS, Bootstrap, covering, covering_axes
 from cryoaae.restoration.draw_store import ERRORS, DrawStore
 from cryoaae.restoration.found_errors import FoundErrors, chessboard, find_errors, measured_table
-from cryoaae.restoration.held_out import SHELLS, Key, cells, scored_cells
-from cryoaae.restoration.recalibration import Recalibration, fit_recalibration, powers_of_draws, recalibrated
+from cryoaae.restoration.held_out import Key, cells, half_noise, hide_tilts, scored_cells
+from cryoaae.restoration.placement import LocalError, evened, uneven
+from cryoaae.restoration.recalibration import (
+    Recalibration,
+    fit_recalibration,
+    foretold,
+    power_by_cell,
+    powers_of_draws,
+    recalibrated,
+)
 from cryoaae.restoration.turned_boxes import continued
 from cryoaae.restoration.wedge_forecast import wedge_table
-from cryoaae.restoration.working import WorkingTomogram
 
-ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "uncertainty.json"
-TABLE = ROWS.with_suffix(".md")
 DRAWN = Path("benchmark_runs") / "uncertainty"
-DRAWS, SEED, NOMINAL, WINDOW = 8, 0, 0.9, 5
-REGIONS, STATES = ("measured", "wedge"), ("before", "after")
-# Must: ratios of measured shells, of the wedge's bands that hidden tilts reach (a factor), and coverage.
-MUST_MEASURED, MUST_WEDGE = 0.15, 1.5
-MUST_COVERED = {"measured": (0.85, 0.95), "wedge": (0.80, 1.0)}
+DRAWS, SEED = 8, 0
+# Turns whose hidden tilts are compared with the truth of them.
+HIDDEN_BY_DEG = (30.0, -30.0)
 
 
-def drawn(folder: Path, tomogram: WorkingTomogram, count: int) -> tuple[DrawStore, list[Tensor]]:
-    """Deviations on the continued working grid; those that stand are not made again."""
-    made_from = {"run": folder.name, "model": digest(dict(tomogram.model.state_dict())), "seed": SEED}
-    store = DrawStore(DRAWN / folder.name, made_from)
-    store.open(tomogram.voxel_size_angstrom, overwrite=False)
-    estimate = store.estimate(lambda: tomogram.restore(tomogram.halves))
-    missing = [n for n in range(1, count + 1) if not store.path(n).exists()]
-    source = Bootstrap(tomogram, estimate, seed=SEED, turns="any") if missing else None
-    for number in missing:
-        assert source is not None
-        store.write(number, source.deviation(number))
-        print(f"{folder.name}: draw {number}", flush=True)
-    axes = covering_axes(tomogram.plan.frame)
-    return store, [continued(torch.from_numpy(d.copy()), axes) for d in store.read_all(count)]
+def simulated(seed: int, defocus_um: float) -> Path:
+    """Folder with a tomogram for the general restorer, of structures that it has not seen."""
+    from benchmark_validation import even_lines, simulate
+
+    folder = DRAWN / "data" / (f"general_snr1_seed{seed}" + (f"_defocus{defocus_um:g}" if defocus_um else ""))
+    maps = even_lines(Path(os.environ["CRYOAAE_DATA"]) / "maps_10A")
+    simulate(folder / "data", 1.0, (-60, 60), "--seed", seed, "--maps", maps, "--defocus", defocus_um)
+    return folder
 
 
-def calibrated(
-    tomogram: WorkingTomogram, store: DrawStore, estimates: list[Tensor], deviations: list[Tensor]
-) -> tuple[Recalibration, list[Tensor]]:
-    """Factors from the halves alone, and the draws with them."""
-    path, parts = store.folder / ERRORS, chessboard(tomogram)
-    if not path.exists():
-        made = find_errors(tomogram, estimates, parts, generator=torch.Generator().manual_seed(SEED))
-        write_text(path, json.dumps(made.facts()) + "\n")
-    found = FoundErrors.from_facts(json.loads(path.read_text()))
-    (powers,) = powers_of_draws(tomogram, sum_of(estimates) / 2, deviations, [tomogram.counted])
-    fitted = fit_recalibration(tomogram, found, powers)
-    fields = fitted.fields(tomogram)
-    generators = (torch.Generator().manual_seed(SEED + 1 + k) for k in range(len(deviations)))
-    return fitted, [recalibrated(d, fields, g) for d, g in zip(deviations, generators, strict=True)]
+def phantom(name: str, model: Path) -> Path:
+    """Folder with a phantom and a fit on it; its truth is brought to the units of the tomogram."""
+    source, folder = Path(os.environ["CRYOAAE_DATA"]) / "phantoms" / name, DRAWN / "data" / f"phantom_{name}_fitted"
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    (folder / "run").mkdir(exist_ok=True)
+    links = {folder / "data" / file: source / file for file in ("even.mrc", "odd.mrc", "tilts.tlt")}
+    links[folder / "run" / "model.safetensors"] = model / "model.safetensors" if model.is_dir() else model
+    for link, target in links.items():
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.resolve())
+    about = json.loads((source / "meta.json").read_text())
+    wedge = MissingWedge((about["lo"], about["hi"]))
+    even, odd, truth = (open_volume(source / f"{file}.mrc") for file in ("even", "odd", "truth"))
+    known = truth.numpy() - truth.numpy().mean()
+    structure = wedge.measured(torch.from_numpy(known))
+    mean = torch.from_numpy((even.numpy() + odd.numpy()) / 2)
+    gain = float((structure * (mean - mean.mean())).sum() / structure.square().sum())
+    for file, volume in (("truth", gain * torch.from_numpy(known)), ("noiseless", gain * structure)):
+        level, path = float(mean.mean()), folder / "data" / f"{file}.mrc"
+        values = (volume + level).numpy()
+        write_volume(path, values, voxel_size_angstrom=even.voxel_size_angstrom, overwrite=True)
+    write_text(folder / "data" / "meta.json", json.dumps({"defocus_um": about["defocus"]}))
+    return folder
 
 
-def sum_of(volumes: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(volumes)).sum(dim=0)
+def seen(truth: Tensor, folder: Path, voxel_size_angstrom: float) -> Tensor:
+    """The truth as the microscope shows it: the contrast transfer is undone after all that is compared here."""
+    defocus = json.loads((folder / "data" / "meta.json").read_text())["defocus_um"]
+    if not defocus:
+        return truth
+    transfer, _ = ContrastTransfer((defocus,)).at(radius(truth.shape) / voxel_size_angstrom)
+    return irfft(rfft(truth) * transfer, truth.shape).float()
 
 
-class Compared:
-    """The error, and deviations before and after, filtered to a band; voxels away from the faces."""
-
-    def __init__(
-        self, band: Tensor, where: Tensor, errors: dict[str, Tensor], deviations: dict[str, list[Tensor]]
-    ) -> None:
-        def inside(volume: Tensor) -> Tensor:
-            return irfft(rfft(volume) * band, volume.shape)[where].double()
-
-        self.errors = {name: inside(error) for name, error in errors.items()}
-        self.draws = len(deviations["before"])
-        self.spread = {
-            state: sum_of(inside(d).square() for d in made).div(len(made)).sqrt() for state, made in deviations.items()
-        }
-
-    def facts(self) -> dict[str, Any]:
-        """Predicted over actual rms, and coverage, in both states."""
-        error = self.errors["truth"]
-        return {
-            state: {
-                "ratio": rms(spread) / rms(error),
-                "ratio_to_clean": rms(spread) / rms(self.errors["noiseless"]),
-                "coverage": coverage(error, spread, nominal=NOMINAL, draws=self.draws),
-            }
-            for state, spread in self.spread.items()
-        }
+def run_name(folder: Path, turns: str) -> str:
+    return folder.name + ("" if turns == "any" else f"_{turns}")
 
 
-def rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
+class Sampled:
+    """A tomogram, its restoration, draws in their states, and what they were calibrated by."""
+
+    def __init__(self, folder: Path, count: int, turns: str) -> None:
+        from benchmark_error_power import open_run
+
+        self.folder, self.count, self.turns = folder, count, turns
+        self.tomogram, truth = open_run(folder, "truth")
+        self.truth = seen(truth, folder, self.tomogram.voxel_size_angstrom)
+        self.clean = self.tomogram.bring(open_volume(folder / "data" / "noiseless.mrc"))
+        self.estimates = self.tomogram.restore_each(self.tomogram.halves)
+        self.estimate = sum_of(self.estimates) / 2
+        self.parts = chessboard(self.tomogram)
+        self.store, before = self.drawn()
+        self.found = self.errors_found()
+        self.size = ErrorSize.bundled()(self.estimate, self.inside)
+        self.local = LocalError(self.tomogram, self.estimates)
+        self.confirmed = self.local.confirms(self.size, self.tomogram.counted)
+        first, sized = self.calibrated(before)
+        place = evened(sized, self.inside) * uneven(self.size, self.confirmed.applied).sqrt()
+        generator = torch.Generator().manual_seed(SEED + 1000)
+        noise = [torch.randn(self.tomogram.shape, generator=generator) for _ in before]
+        second, after = self.calibrated([place * d for d in sized])
+        self.fitted = second.following(first)
+        self.deviations = {"before": before, "sized": sized, "after": after, "noise": self.calibrated(noise)[1]}
+
+    @property
+    def inside(self) -> Tensor:
+        """Voxels that lie in the tomogram."""
+        where = torch.zeros(self.tomogram.shape, dtype=torch.bool)
+        where[covering(self.tomogram.plan.frame)] = True
+        return where
+
+    def drawn(self) -> tuple[DrawStore, list[Tensor]]:
+        """Deviations on the continued working grid; those that stand are not made again."""
+        tomogram, name = self.tomogram, run_name(self.folder, self.turns)
+        made_from = {"run": name, "model": digest(dict(tomogram.model.state_dict())), "seed": SEED}
+        store = DrawStore(DRAWN / name, made_from)
+        store.open(tomogram.voxel_size_angstrom, overwrite=False)
+        estimate = store.estimate(lambda: self.estimate)
+        missing = [n for n in range(1, self.count + 1) if not store.path(n).exists()]
+        source = Bootstrap(tomogram, estimate, seed=SEED, turns=self.turns) if missing else None
+        for number in missing:
+            assert source is not None
+            store.write(number, source.deviation(number))
+            print(f"{name}: draw {number}", flush=True)
+        axes = covering_axes(tomogram.plan.frame)
+        return store, [continued(torch.from_numpy(d.copy()), axes) for d in store.read_all(self.count)]
+
+    def errors_found(self) -> FoundErrors:
+        """Errors by the halves and hidden tilts; found once."""
+        path = self.store.folder / ERRORS
+        if not path.exists():
+            generator = torch.Generator().manual_seed(SEED)
+            made = find_errors(self.tomogram, self.estimates, self.parts, generator=generator)
+            write_text(path, json.dumps(made.facts()) + "\n")
+        return FoundErrors.from_facts(json.loads(path.read_text()))
+
+    def calibrated(self, deviations: list[Tensor]) -> tuple[Recalibration, list[Tensor]]:
+        """Factors from the halves alone, and the draws with them."""
+        (powers,) = powers_of_draws(self.tomogram, self.estimate, deviations, [self.tomogram.counted])
+        fitted = fit_recalibration(self.tomogram, self.found, powers)
+        fields = fitted.fields(self.tomogram)
+        generators = (torch.Generator().manual_seed(SEED + 1 + k) for k in range(len(deviations)))
+        return fitted, [recalibrated(d, fields, g) for d, g in zip(deviations, generators, strict=True)]
 
 
-def measure(folder: Path, count: int) -> dict[str, Any]:
-    from benchmark_error_power import open_run
-
-    tomogram, truth = open_run(folder, "truth")
-    clean = tomogram.bring(open_volume(folder / "data" / "noiseless.mrc"))
-    estimates = tomogram.restore_each(tomogram.halves)
-    estimate = sum_of(estimates) / 2
-    store, before = drawn(folder, tomogram, count)
-    fitted, after = calibrated(tomogram, store, estimates, before)
-    errors = {"truth": estimate - truth, "noiseless": estimate - clean}
-    deviations = {"before": before, "after": after}
+def measure(folder: Path, count: int, turns: str) -> dict[str, Any]:
+    made = Sampled(folder, count, turns)
+    tomogram = made.tomogram
+    errors = {"truth": made.estimate - made.truth, "noiseless": made.estimate - made.clean}
 
     def compared(band: Tensor) -> Compared:
-        return Compared(band, tomogram.counted, errors, deviations)
+        return Compared(band, tomogram.counted, errors, {state: made.deviations[state] for state in STATES})
 
     tables = {"measured": measured_table(tomogram), "wedge": wedge_table(tomogram)}
-    row: dict[str, Any] = {"run": folder.name, "sampler": "bootstrap", "draws": count, "cells": [], "regions": {}}
-    for region, table in tables.items():
-        for key, band in scored_cells(table, tomogram.shape):
+    row: dict[str, Any] = {
+        "run": run_name(folder, turns), "sampler": "bootstrap", "draws": count, "cells": [], "regions": {},
+        "places": places(made, errors["noiseless"]),
+    }  # fmt: skip
+    for region, cells_of in tables.items():
+        for key, band in scored_cells(cells_of, tomogram.shape):
             row["cells"].append({
-                "region": region, "shell": key[0], "distance": key[1], **marks(fitted, region, key),
+                "region": region, "shell": key[0], "distance": key[1], **marks(made.fitted, region, key),
                 **compared(band).facts(),
             })  # fmt: skip
-        row["regions"][region] = compared(table >= 0).facts()
+        row["regions"][region] = compared(cells_of >= 0).facts()
     row["regions"]["border"] = compared(border(tables)).facts()
-    return {**row, **whole(compared(everything(tables["measured"])), estimate, tomogram), "date": time.strftime("%F")}
+    row["hidden"] = [facts for angle in HIDDEN_BY_DEG if (facts := hidden(made, angle)) is not None]
+    band = everything(tables["measured"])
+    row["whole"] = compared(band).facts()
+    scored = Scored.of(tomogram, band, made.truth, made.estimate, made.deviations)
+    generator = torch.Generator().manual_seed(SEED)
+    row |= scored.by_voxel() | {
+        "energy": scored.by_patch(generator), "means": scored.means_of_draws("after"),
+        "strata": scored.by_stratum(strata_of(folder / "data", tomogram), ("before", "sized", "after")),
+        "spectrum": scored.spectrum("after", scored_cells(tables["measured"], tomogram.shape), agreement(made)),
+    }
+    error_size = digest(dict(ErrorSize.bundled().state_dict()))[:16]
+    working = {"working_voxel_angstrom": tomogram.voxel_size_angstrom, "working_zyx": list(tomogram.core_shape)}
+    return {**row, **working, "error_size": error_size, **provenance()}
+
+
+def places(made: Sampled, error: Tensor) -> dict[str, Any]:
+    """What the halves confirm of the foretold places, beside what is true of the error that they can see."""
+    true = LocalError(made.tomogram, made.estimates)
+    true.values = true.filtered(error).square()
+    there = true.confirms(made.size, made.tomogram.counted)
+    return {**made.confirmed.facts(), "true": there.share, "true_deviation": there.deviation}
+
+
+def agreement(made: Sampled) -> dict[int, float]:
+    """Correlation of the halves by measured shell."""
+    even, odd = (rfft(half) for half in made.tomogram.halves)
+    found = {}
+    for (shell, _), band in scored_cells(measured_table(made.tomogram), made.tomogram.shape):
+        a, b = (irfft(s * band, made.tomogram.shape)[made.tomogram.counted].double() for s in (even, odd))
+        found[shell] = float((a * b).mean()) / (rms(a) * rms(b))
+    return found
+
+
+def hidden(made: Sampled, angle_deg: float) -> dict[str, Any] | None:
+    """Coverage of hidden tilts' truth by normal laws of the foretold power, in the foretold places.
+
+    No draws are made of turned tomograms, neither here nor by `sample`: their spread is what the wedge's rule says of
+    the cells that were hidden.
+    """
+    generator, tomogram = torch.Generator().manual_seed(SEED), made.tomogram
+    noise = half_noise(tomogram, generator=generator)
+    turned = hide_tilts(tomogram, angle_deg, made.estimates, noise, generator, strict=False)
+    if turned is None:
+        return None
+    restored = sum_of(turned.estimates["lenient"]) / 2
+    where = turned.turner.inside() & turned.turner.mask(tomogram.counted)
+    (power,) = power_by_cell(turned.table, [restored], [where])
+    stated, _, _ = foretold(made.found.all_measured(), made.found.all_hidden(), power)
+    variance = torch.zeros(turned.table.shape)
+    for key, band in scored_cells(turned.table, tomogram.shape):
+        if key in power and math.isfinite(stated[key]):
+            variance[band] = float(stated[key])
+    known = variance > 0
+    error = irfft(rfft(restored - turned.turner(made.truth)) * known, tomogram.shape)[where].double()
+    uniform = sum_variance(variance, tomogram.shape)
+    size = ErrorSize.bundled()(restored, where)
+    spread = (uniform * uneven(size, made.confirmed.applied)).sqrt()[where].double()
+    return {
+        "angle_deg": angle_deg, "ratio": rms(spread) / rms(error),
+        "coverage": coverage(error, spread, nominal=NOMINAL),
+        "coverage_even": coverage(error, torch.full_like(error, math.sqrt(uniform)), nominal=NOMINAL),
+    }  # fmt: skip
+
+
+def sum_variance(power: Tensor, shape: tuple[int, int, int]) -> float:
+    """Variance of a voxel, of power per coefficient (z, y, x // 2 + 1)."""
+    return float((power.double() * multiplicity(shape)).sum()) / math.prod(shape)
 
 
 def marks(fitted: Recalibration, region: str, key: Key) -> dict[str, Any]:
@@ -156,10 +278,10 @@ def marks(fitted: Recalibration, region: str, key: Key) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def everything(table: Tensor) -> Tensor:
+def everything(cells_of: Tensor) -> Tensor:
     """All coefficients of the shells."""
-    z, y, half = table.shape
-    return cells((z, y, 2 * (half - 1)), torch.zeros(1), torch.ones(table.shape, dtype=torch.bool)) >= 0
+    z, y, half = cells_of.shape
+    return cells((z, y, 2 * (half - 1)), torch.zeros(1), torch.ones(cells_of.shape, dtype=torch.bool)) >= 0
 
 
 def border(tables: dict[str, Tensor]) -> Tensor:
@@ -167,140 +289,29 @@ def border(tables: dict[str, Tensor]) -> Tensor:
     return everything(tables["measured"]) & (tables["measured"] < 0) & (tables["wedge"] < 0)
 
 
-def whole(compared: Compared, estimate: Tensor, tomogram: WorkingTomogram) -> dict[str, Any]:
-    """All voxels: size, rank and score, beside two nulls that are given the right size."""
-    error, where = compared.errors["truth"], tomogram.counted
-    band = everything(measured_table(tomogram))
-    contrast = local_rms(irfft(rfft(estimate) * band, tomogram.shape), WINDOW)[where].double()
-    nulls = {"constant": torch.full_like(error, rms(error)), "local_rms": contrast * rms(error) / rms(contrast)}
-    scores = {name: mean_crps(error, spread) for name, spread in (compared.spread | nulls).items()}
-    size = error.abs()
-    ranks = {state: float(spearmanr(spread, size).statistic) for state, spread in compared.spread.items()}
-    return {
-        "whole": compared.facts(), "crps": {name: score / rms(error) for name, score in scores.items()},
-        "null_coverage": {name: coverage(error, spread, nominal=NOMINAL) for name, spread in nulls.items()},
-        "spearman": {**ranks, "local_rms": float(spearmanr(contrast, size).statistic)},
-    }  # fmt: skip
-
-
-# -- the page ---------------------------------------------------------------------------------------
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The page as Markdown, from committed rows alone."""
-    lines = [
-        "# The spread against the errors, before and after calibration",
-        "",
-        "Made by `scripts/benchmark_uncertainty.py` from `uncertainty.json`: draws of the bootstrap on simulated "
-        "tomograms of 96^3 voxels, calibrated from the two halves and hidden tilts alone; errors against the truth. "
-        "Ratio: rms of the spread over rms of the error, 1 is right, below 1 the spread is too small. Covered: voxels "
-        f"whose error lies in the nominal {NOMINAL:.0%} interval (Student's, for so many draws). Border: between what "
-        "was measured for sure and the wedge that is tested, two Fourier voxels in. `a → b`: before → after.",
-        "",
-        "| run | draws | measured: ratio | covered | wedge: ratio | covered | border: ratio | all: ratio | covered |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *map(run_line, rows),
-        "",
-        "## Which voxels",
-        "",
-        "Rank correlation of |error| with the spread and with the local rms of the restoration; continuous ranked "
-        "probability score in units of the error's rms (less is better; a normal error of constant rms has 0.564), "
-        "beside a constant spread and one that follows the local rms, which are both given the error's true size.",
-        "",
-        "| run | Spearman | local rms | CRPS | constant | local rms |",
-        "|---|---|---|---|---|---|",
-        *map(rank_line, rows),
-        "",
-        "## Ratio by shell",
-        "",
-        "Shells of the working grid, coarse to fine; of the wedge the median over distances.",
-        "",
-        "| run | region | " + " | ".join(str(shell + 1) for shell in range(SHELLS)) + " |",
-        "|---|---|" + "---|" * SHELLS,
-        *(shells_line(row, region, state) for row in rows for region in REGIONS for state in STATES),
-    ]
-    if rows:
-        lines += ["", "## What must hold", "", *verdicts(rows)]
-    return "\n".join(lines) + "\n"
-
-
-def arrow(facts: dict[str, Any], name: str, form: str) -> str:
-    return " → ".join(format(facts[state][name], form) for state in STATES)
-
-
-def run_line(row: dict[str, Any]) -> str:
-    parts = []
-    for region in REGIONS:
-        facts = row["regions"][region]
-        parts += [arrow(facts, "ratio", ".2f"), arrow(facts, "coverage", ".0%")]
-    parts += [arrow(row["regions"]["border"], "ratio", ".2f")]
-    parts += [arrow(row["whole"], "ratio", ".2f"), arrow(row["whole"], "coverage", ".0%")]
-    return f"| {row['run']} | {row['draws']} | {' | '.join(parts)} |"
-
-
-def rank_line(row: dict[str, Any]) -> str:
-    ranks, scores = row["spearman"], row["crps"]
-    rank, score = (" → ".join(f"{values[state]:.3f}" for state in STATES) for values in (ranks, scores))
-    return (
-        f"| {row['run']} | {rank} | {ranks['local_rms']:.3f} | {score} | {scores['constant']:.3f} "
-        f"| {scores['local_rms']:.3f} |"
-    )
-
-
-def shells_line(row: dict[str, Any], region: str, state: str) -> str:
-    shown = []
-    for shell in range(SHELLS):
-        found = [c[state]["ratio"] for c in row["cells"] if c["region"] == region and c["shell"] == shell]
-        shown.append(f"{statistics.median(found):.2f}" if found else "–")
-    return f"| {row['run']} | {region}, {state} | {' | '.join(shown)} |"
-
-
-def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Each must with how many cells or tomograms keep it, before and after."""
-    every = [cell for row in rows for cell in row["cells"]]
-    seen = [cell for cell in every if cell["region"] == "measured" and not cell["pooled"]]
-    reached = [cell for cell in every if cell["region"] == "wedge" and not cell["extrapolated"]]
-
-    def near(cell: dict[str, Any], state: str, name: str = "ratio") -> bool:
-        return abs(cell[state][name] - 1) <= MUST_MEASURED
-
-    def near_clean(cell: dict[str, Any], state: str) -> bool:
-        return near(cell, state, "ratio_to_clean")
-
-    def within(cell: dict[str, Any], state: str) -> bool:
-        return abs(math.log(cell[state]["ratio"])) <= math.log(MUST_WEDGE)
-
-    lines = [
-        f"- Measured, shells whose error is known better than to a half: ratio within {MUST_MEASURED:.0%} in "
-        f"{count(seen, near)}. Of the error against what the halves have in common, which is all that they can tell: "
-        f"{count(seen, near_clean)}.",
-        f"- Wedge, bands by shell and distance that hidden tilts reach: within a factor of {MUST_WEDGE:g} in "
-        f"{count(reached, within)}.",
-    ]
-    for region, (low, high) in MUST_COVERED.items():
-        shares = [{state: row["regions"][region][state]["coverage"] for state in STATES} for row in rows]
-        kept = count(shares, lambda share, state, low=low, high=high: low <= share[state] <= high)
-        lines.append(f"- {region.capitalize()}, coverage of {NOMINAL:.0%} from {low:.0%} to {high:.0%}: {kept}.")
-    return lines
-
-
-def count(items: Sequence[dict[str, Any]], good: Callable[..., bool]) -> str:
-    """How many items keep a must, in words."""
-    before, after = (sum(good(item, state) for item in items) for state in STATES)
-    return f"{after} of {len(items)} (before: {before})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_FOLDER")
+    parser.add_argument("--general", type=int, nargs="+", default=[], metavar="SEED")
+    parser.add_argument("--defocus", type=float, default=0.0, help="micrometres, of those of --general")
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--table", action="store_true", help="only make the table again")
+    parser.add_argument("--phantom", help="name of a folder of $CRYOAAE_DATA/phantoms; with --model")
+    parser.add_argument("--model", type=Path, help="the fit on the phantom: a run folder or its weights")
+    parser.add_argument("--turns", default="any", choices=TURNS)
+    parser.add_argument("--again", action="store_true", help="make rows that stand anew")
+    parser.add_argument("--table", action="store_true", help="only make the page again")
     options = parser.parse_args()
-    for folder in () if options.table else options.runs:
-        if (folder.name, options.draws) not in {(row["run"], row["draws"]) for row in read_rows(ROWS)}:
-            row = measure(folder, options.draws)
-            append(ROWS, row)
-            print(folder.name, flush=True)
+    folders = list(options.runs)
+    if options.phantom and not options.table:
+        folders.append(phantom(options.phantom, options.model))
+    general = () if options.table else (simulated(seed, options.defocus) for seed in options.general)
+    for folder in () if options.table else itertools.chain(folders, general):
+        standing = {(row["run"], row["draws"]) for row in read_rows(ROWS) if "error_size" in row}
+        name = run_name(folder, options.turns)
+        if options.again or (name, options.draws) not in standing:
+            started = time.monotonic()
+            append(ROWS, measure(folder, options.draws, options.turns))
+            print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     write_text(TABLE, table(read_rows(ROWS)))
 
 

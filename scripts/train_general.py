@@ -3,13 +3,15 @@
     train_general.py scenes [--first 0] [--count 96] [--maps GLOB]
     train_general.py fit [--config configs/general/cpu.yaml] [--start WEIGHTS] [--device auto] [--threads N]
     train_general.py weights [--to cryoaae/weights/general.safetensors]
+    train_general.py errors [--to cryoaae/weights/error_size.safetensors]
 
 `scenes` simulates tomograms (some 15 s each on one core) of the odd lines of the maps, sorted by name, of changed
 copies of them, and of procedural assemblies; the even lines are for reporting. `fit` trains for the minutes of its
 configuration and goes on where it was stopped; scenes made in the meantime are taken up then. --start trains given
 weights further, in a wider network if the configuration says so. `weights` takes the averaged weights of the last
 checkpoint, whether or not training has ended, learns to tell structure from noise by them (some minutes), and writes
-them with a record of how they came about. Everything but the weights lies in benchmark_runs/general. Maps: --maps, else
+them with a record of how they came about. `errors` learns where the restorations of the weights that come along err
+(a quarter of an hour of one core). Everything but the weights lies in benchmark_runs/general. Maps: --maps, else
 "$CRYOAAE_DATA/maps_10A/*.gz".
 """
 
@@ -21,6 +23,7 @@ import json
 import logging
 import os
 import platform
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from glob import glob
@@ -32,13 +35,16 @@ import yaml
 
 from cryoaae import __version__
 from cryoaae.errors import InterruptedRunError
+from cryoaae.fitting.error_size import examples, learn_error_size, scores
 from cryoaae.fitting.general_presence import learn_general_presence, told_apart
 from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.scene_feed import SceneFeed
 from cryoaae.io.atomic import write_text
 from cryoaae.io.checkpoint import load_latest, save_rotating
+from cryoaae.io.weights import digest
 from cryoaae.models.general import BUNDLED, GeneralRestorer, GeneralSpec
 from cryoaae.models.general_fitting import GeneralFitting
+from cryoaae.nets.error_size import BUNDLED as ERROR_SIZE
 from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.nets.unet import UNet
 from cryoaae.nets.widening import widened
@@ -72,6 +78,7 @@ class TrainSettings:
     minutes: float
     held_out_scenes: int
     presence_tomograms: int
+    error_tomograms: int
     seed: int
     evaluations: int = 20
     patience: int = 1000
@@ -165,6 +172,26 @@ def teach_presence(general: GeneralRestorer, settings: TrainSettings) -> None:
         print(f"  {CASES[case]}: " + ", ".join(f"{CASES[i]} {share:.3f}" for i, share in enumerate(shares)))
 
 
+def write_error_size(settings: TrainSettings, target: Path) -> None:
+    """Learn where restorations err on the scenes that training saw; print how that does on those that it did not."""
+    general = GeneralRestorer.bundled()
+    kept_out, scenes = all_scenes()[: settings.held_out_scenes], all_scenes()[settings.held_out_scenes :]
+    made = learn_error_size(
+        list(examples(general, scenes, tomograms=settings.error_tomograms, seed=settings.seed)), seed=settings.seed
+    )
+    found = [scores(made, one) for one in examples(general, kept_out, tomograms=len(kept_out), seed=settings.seed)]
+    means = {
+        score: {name: round(statistics.fmean(row[score][name] for row in found), 4) for name in found[0][score]}
+        for score in found[0]
+    }
+    training = {
+        "tomograms": settings.error_tomograms, "scenes": len(scenes), "seed": settings.seed,
+        "general": digest(dict(general.state_dict()))[:16], "kept_out": means, "cryoaae": __version__,
+    }  # fmt: skip
+    made.save(target, training)
+    print(f"{target}: {target.stat().st_size / 1e3:.0f} kB; {len(found)} tomograms of scenes kept out: {means}")
+
+
 def network_of(settings: TrainSettings) -> UNet:
     """The network that is trained."""
     return UNet(in_channels=2, widths=settings.widths, conditions=CONDITIONS)
@@ -219,6 +246,10 @@ def main() -> None:
     weights = actions.add_parser("weights")
     weights.add_argument("--to", type=Path, default=ROOT / "cryoaae" / "weights" / BUNDLED)
     weights.add_argument("--config", type=Path, default=CONFIG)
+    errors = actions.add_parser("errors")
+    errors.add_argument("--to", type=Path, default=ROOT / "cryoaae" / "weights" / ERROR_SIZE)
+    errors.add_argument("--config", type=Path, default=CONFIG)
+    errors.add_argument("--threads", type=int)
     options = parser.parse_args()
     logging.getLogger("cryoaae").setLevel(logging.ERROR)
     if options.action == "scenes":
@@ -228,6 +259,9 @@ def main() -> None:
         set_threads(options.threads)
         keep_freed_memory()
         fit(TrainSettings.read(options.config), options.start, choose_device(options.device))
+    elif options.action == "errors":
+        set_threads(options.threads)
+        write_error_size(TrainSettings.read(options.config), options.to)
     else:
         write_weights(TrainSettings.read(options.config), options.to)
 

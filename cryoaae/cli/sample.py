@@ -28,7 +28,7 @@ def command(
         bool, typer.Option("--keep-draws/--no-draws", help="Write the draws on the tomogram's own grid.")
     ] = True,
     turns: Annotated[
-        str, typer.Option("--turns", help="any; tilt-axis for filaments or membranes that lie in one way.")
+        str, typer.Option("--turns", help="any; quarter turns alone, faster; tilt-axis for what all lies in one way.")
     ] = "any",
     defocus: o.Defocus = None,
     voltage: o.Voltage = None,

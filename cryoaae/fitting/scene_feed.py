@@ -177,11 +177,13 @@ def mix(
     hidden_weight: float,
     device: torch.device,
     case: int | None = None,
+    half: int | None = None,
 ) -> Mixed:
     """Make a tomogram of a scene: turned, filtered, with noise, beside its Wiener estimate and its truth.
 
     `case` is one of those of `nets.presence`, drawn unless it is given: structure, its noise alone, or structure that
-    got the phases of noise. What else is drawn is the same for all three.
+    got the phases of noise. What else is drawn is the same for all three. `half`, 0 or 1, is the half that is given,
+    drawn unless it is told.
     """
     generator = torch.Generator().manual_seed(seed)
     axes = TURNS[int(torch.randint(len(TURNS), (1,), generator=generator))]
@@ -199,7 +201,8 @@ def mix(
     volumes = [Volume((half / scale).cpu().numpy(), scene.voxel_size_angstrom) for half in halves]
     spectra = measure_spectra(volumes, wedge, generator=generator, blocks=SPECTRA_BLOCKS).on_working_grid(1, 1.0)
     kernel = radial_kernel(spectra.fsc, reach=KERNEL_REACH).to(device)
-    given = halves[int(torch.randint(2, (1,), generator=generator))] / scale
+    either = int(torch.randint(2, (1,), generator=generator))
+    given = halves[either if half is None else half] / scale
     target = truth / scale
     kept = wedge.support((patch,) * 3, device=device)[None]
     weight = whitening(spectra).to(device)

@@ -9,6 +9,7 @@ spline exactly inside the band, so that neither signal nor noise changes its spe
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -33,6 +34,18 @@ def random_rotations(count: int, *, generator: torch.Generator) -> Tensor:
         torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], dim=1),
     ]
     return torch.stack(rows, dim=1).float()
+
+
+def quarter_turns() -> Tensor:
+    """The rotations that map the axes onto themselves, (24, 3, 3) float32 on (z, y, x) vectors; the identity first."""
+    found = []
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            rotation = torch.zeros(3, 3)
+            rotation[torch.arange(3), list(order)] = torch.tensor(signs)
+            if torch.linalg.det(rotation) > 0:
+                found.append(rotation)
+    return torch.stack(found)
 
 
 def rotation_about(axis_zyx: Sequence[float], angle_rad: float) -> Tensor:

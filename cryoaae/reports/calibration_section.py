@@ -18,7 +18,8 @@ NOT_CALIBRATED = (
 )
 CALIBRATED = (
     "The size of this spread is calibrated, shell by shell: where data were measured by the two halves, in the missing "
-    "wedge by tilts that were hidden. Where in the tomogram the errors lie is the sampler's guess all the same."
+    "wedge by tilts that were hidden. Where in the tomogram errors lie is foretold from what the restoration looks "
+    "like, as far as the two halves confirm it."
 )
 REGIONS = {"measured": "where data were measured", "hidden": "hidden tilts"}
 ERRORS = {"measured": "the error where data were measured", "hidden": "that of hidden tilts"}
@@ -69,7 +70,8 @@ def calibration_section(calibration: Mapping[str, Any], reliability: bytes) -> R
             f"{_percent(shares['added'])} of the spread's power in the wedge and {_percent(shares['added_measured'])} "
             "where data were measured. It has the right size and no structure."
         )
-    tables = [_factors(calibration)]
+    sentences += place_sentences(calibration["places"])
+    tables = [_places(calibration["places"]), _factors(calibration, "Factors of the spread.")]
     figures = []
     if check is not None:
         sentences += _checked(check)
@@ -82,6 +84,84 @@ def calibration_section(calibration: Mapping[str, Any], reliability: bytes) -> R
     return ReportSection("Whether the spread is that of the errors", sentences, figures, tables)
 
 
+def stated_section(calibration: Mapping[str, Any] | None) -> ReportSection:
+    """What spread the errors of a restoration call for, and whether it holds; of a validation, without draws.
+
+    Parameters
+    ----------
+    calibration : mapping, optional
+        From `restoration.stated_spread`; None where there is too little for it.
+    """
+    title = "Calibration: how far off the restoration is, and whether that can be foretold"
+    if calibration is None:
+        return ReportSection(title, ["Too little was measured, or there is one volume only: nothing can be checked."])
+    check = calibration["check"]
+    sentences = [
+        "The error that the halves and the hidden tilts show is the spread that `cryoaae sample` gives its draws. Here "
+        "it is stated without draws, from one half of the blocks, and compared with the error found in the other half.",
+        _extrapolated(calibration["shares"]), *place_sentences(calibration["places"]),
+    ]
+    tables = [_places(calibration["places"])]
+    if check is not None:
+        sentences += _checked(check, before=False)
+        tables = [_second_moments(check), _coverages(check), *tables]
+    tables.append(_factors(calibration, "Error over structure, root mean squares: 1 means nothing is known."))
+    return ReportSection(title, sentences, (), tables)
+
+
+def place_sentences(places: Mapping[str, Any]) -> list[str]:
+    """What the halves say of the places at which errors were foretold."""
+    low, high = places["interval"]
+    if places["found"] is None or low is None:
+        return ["Whether errors are larger at some places than at others could not be checked."]
+    return [
+        "Errors are larger at some places than at others; how much larger is told from the restoration's looks by what "
+        f"was learned on simulations. Of these differences the halves confirm {_percent(places['found'])} (95 % "
+        f"interval {_percent(low)} to {_percent(high)}); {_percent(places['applied'])} were applied."
+    ]
+
+
+def _places(places: Mapping[str, Any]) -> ReportTable:
+    names = ("quietest third", "middle third", "loudest third")
+    rows = []
+    for name, group in zip(names, places["check"]["groups"], strict=True):
+        low, high = (number(end, 2) for end in group["interval"])
+        rows.append(ReportRow([name, number(group["stated"], 2), f"{number(group['found'], 2)} [{low}, {high}]"]))
+    return ReportTable(
+        ["places by stated spread", "stated", "found"], rows,
+        "Squared error relative to the mean of all places, where data were measured, on blocks left out.",
+    )  # fmt: skip
+
+
+def _second_moments(check: Mapping[str, Any]) -> ReportTable:
+    rows = []
+    for region, cells in (("measured", check["measured"]), ("hidden", check["hidden_cells"])):
+        for cell in cells:
+            low, high = (number(end, 2) for end in cell["interval"])
+            distance = "" if region == "measured" else _distance(cell)
+            shown = [REGIONS[region], range_text(cell), distance, number(cell["after"], 2), f"[{low}, {high}]"]
+            rows.append(ReportRow(shown))
+    header = ["", "resolution", "distance to measured data (1/Å)", "stated over found", "95 %"]
+    return ReportTable(header, rows, "Stated spread over the error found, on blocks left out: 1 is right.")
+
+
+def _coverages(check: Mapping[str, Any]) -> ReportTable:
+    rows = []
+    for shell in check["measured"]:
+        covered = [_percent(share) for share in shell["coverage_after"].values()]
+        rows.append(ReportRow([range_text(shell), *covered, _percent(shell["spread_share"])]))
+    levels = [f"{level} %" for level in check["measured"][0]["coverage_after"]] if check["measured"] else []
+    return ReportTable(
+        ["resolution", *levels, "spread's share"], rows,
+        "Share of the raw halves within intervals of spread and noise together, on blocks left out. Where the spread's "
+        "share of that variance is small it says little.",
+    )  # fmt: skip
+
+
+def _distance(cell: Mapping[str, Any]) -> str:
+    return f"{cell['distance_low_per_angstrom']:.4f}–{cell['distance_high_per_angstrom']:.4f}"
+
+
 def _extrapolated(shares: Mapping[str, Any]) -> str:
     if not shares["extrapolated"]:
         return "Hidden tilts reached as deep and as fine as the wedge itself."
@@ -91,9 +171,9 @@ def _extrapolated(shares: Mapping[str, Any]) -> str:
     )
 
 
-def _checked(check: Mapping[str, Any]) -> list[str]:
+def _checked(check: Mapping[str, Any], *, before: bool = True) -> list[str]:
     parts = [
-        f"{_times(found['after'])} {ERRORS[name]} (before: {_times(found['before'])})"
+        f"{_times(found['after'])} {ERRORS[name]}" + (f" (before: {_times(found['before'])})" if before else "")
         for name, found in check["whole"].items()
     ]
     sentences = [f"Fitted on one half of the blocks and checked on the other, the spread is {listed(parts)}."]
@@ -127,11 +207,11 @@ def _reliability(check: Mapping[str, Any]) -> ReportTable:
     return ReportTable(header, rows, note)
 
 
-def _factors(calibration: Mapping[str, Any]) -> ReportTable:
+def _factors(calibration: Mapping[str, Any], said: str) -> ReportTable:
     rows = [_factor_row("measured", cell) for cell in calibration["measured"]]
     rows += [_factor_row("wedge", cell) for cell in calibration["wedge"]]
     header = ["", "resolution", "distance to measured data (1/Å)", "factor", ""]
-    return ReportTable(header, rows, "Factors of the spread.")
+    return ReportTable(header, rows, said)
 
 
 def _factor_row(region: str, cell: Mapping[str, Any]) -> ReportRow:
@@ -139,7 +219,7 @@ def _factor_row(region: str, cell: Mapping[str, Any]) -> ReportRow:
     name, distance = "where data were measured", ""
     if region == "wedge":
         name = "in the missing wedge"
-        distance = f"{cell['distance_low_per_angstrom']:.4f}–{cell['distance_high_per_angstrom']:.4f}"
+        distance = _distance(cell)
     marks = {
         "extrapolated": bool(cell.get("extrapolated")), "by its neighbours": cell["pooled"],
         "error added": cell["added_power"] > 0,

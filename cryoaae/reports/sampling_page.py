@@ -108,8 +108,8 @@ def _limits_section(result: Mapping[str, Any]) -> ReportSection:
         f"The spread speaks of detail coarser than about {angstrom(finest)} Å, the grid the network works on. Finer "
         f"detail ({_percent(result['finer_share'])} of the restoration's variance) is the same in every draw: of its "
         "error nothing is said.",
-        f"With {result['draws']} draws the spread of a single voxel is itself uncertain by about "
-        f"{_percent((2 * result['draws']) ** -0.5)}.",
+        f"The {result['draws']} draws of a single voxel scatter by about {_percent((2 * result['draws']) ** -0.5)} of "
+        "their spread, so std.mrc is the mean over a window of two of the network's voxels, too.",
     ]
     return ReportSection("What is not said", sentences)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cryoaae.reports.calibration_section import stated_section
 from cryoaae.reports.evaluation import number
 from cryoaae.reports.html import Report, ReportFigure, ReportRow, ReportSection, ReportTable, Verdict
 from cryoaae.reports.validation_hidden_tilts import (
@@ -56,6 +57,8 @@ def validation_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -
         sections.append(hidden_section(result, figures))
     if result["measured"] is not None:
         sections.append(_measured_section(result["measured"]["shells"], figures))
+    if not is_single(result["held_out"]):
+        sections.append(stated_section(result["calibration"]))
     nulls = null_tests(result)
     if nulls:
         sections.append(_null_section(nulls, figures))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ import torch
 from torch import Tensor
 
 from cryoaae.io.atomic import write_text
+from cryoaae.io.weights import digest
+from cryoaae.nets.error_size import ErrorSize
 from cryoaae.restoration.draw_sources import covering, covering_axes, generator_of
 from cryoaae.restoration.draw_store import ERRORS
 from cryoaae.restoration.draw_volumes import DrawVolumes
 from cryoaae.restoration.found_errors import PASSES, TURNS_DEG, FoundErrors, chessboard, find_errors
+from cryoaae.restoration.placement import Confirmed, LocalError, evened, uneven
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.recalibration import (
     FORMAT,
@@ -33,7 +36,7 @@ from cryoaae.restoration.recalibration import (
     powers_of_draws,
     recalibrated,
 )
-from cryoaae.restoration.reliability import Sampled, check_recalibration
+from cryoaae.restoration.reliability import DrawnSpread, Sampled, check_recalibration
 from cryoaae.restoration.tomogram_draws import TomogramDraws
 from cryoaae.restoration.turned_boxes import continued
 from cryoaae.restoration.validate import REGION
@@ -44,7 +47,7 @@ from cryoaae.volume import Volume
 # The spread is measured on at most so many draws.
 MOST_MEASURED = 32
 # What the generators of this step are for, besides the seed and the number of the draw.
-HIDING, CHECKING, ADDING = 1, 2, 3
+HIDING, CHECKING, ADDING, ADDING_MORE = 1, 2, 3, 4
 
 
 def calibrate(volumes: DrawVolumes, sampling: TomogramDraws, told: Progress) -> tuple[DrawVolumes, dict[str, Any]]:
@@ -76,14 +79,12 @@ def calibrate(volumes: DrawVolumes, sampling: TomogramDraws, told: Progress) -> 
     told.start(f"calibrating {sampling.item.name}", work.amount, "voxels")
     if not work.found.all_measured():
         return volumes, _not_calibrated("too few coefficients were measured for any error to be found")
-    fitted = work.fitted()
     facts = plain({
         "format": FORMAT, "calibrated": True, "why": None, "hidden_by_turns_deg": list(TURNS_DEG),
         "region_zyx": [[s.start, s.stop] for s in work.region], "draws": len(work.deviations),
-        **fitted.facts(work.tomogram), "shares": fitted.shares(work.tomogram, work.powers[0]), "check": work.check(),
-        "made_from": sampling.made_from,
+        **work.factors(), "check": work.check(), "places": work.places(), "made_from": sampling.made_from,
     })  # fmt: skip
-    made = work.apply(fitted, _digest(facts))
+    made = work.apply(_digest(facts))
     told.finish()
     return made, facts
 
@@ -100,6 +101,8 @@ def said_of(facts: Mapping[str, Any]) -> str:
             f"{_times(measured['after'])} the error where data were measured (before {_times(measured['before'])}) "
             f"and {_times(hidden['after'])} that of hidden tilts (before {_times(hidden['before'])})"
         )
+    confirmed = facts["places"]["found"]
+    words += "" if confirmed is None else f"; the halves confirm {confirmed:.0%} of the foretold unevenness"
     extrapolated = facts["shares"]["extrapolated"]
     return words + (f"; {extrapolated:.0%} of it in the wedge is extrapolated" if extrapolated else "")
 
@@ -131,6 +134,7 @@ class _Calibration:
     volumes: DrawVolumes
     sampling: TomogramDraws
     told: Progress
+    error_size: ErrorSize = field(default_factory=ErrorSize.bundled)
 
     @cached_property
     def region(self) -> tuple[slice, slice, slice]:
@@ -165,12 +169,90 @@ class _Calibration:
         return float(passes * math.prod(self.tomogram.shape))
 
     @cached_property
+    def numbers(self) -> range:
+        """Numbers of the draws that the spread is measured on."""
+        return range(1, min(self.sampling.options.draws, MOST_MEASURED) + 1)
+
+    @cached_property
+    def size(self) -> Tensor:
+        """Relative size of the error that is foretold, on the continued working grid of the whole."""
+        return self.error_size(self.volumes.estimate, self._inside)
+
+    def _drawn(self, number: int) -> Tensor:
+        """A draw as it was made, on the continued working grid of the whole."""
+        return self.volumes.continued(self.volumes.store.read(number))
+
+    def _sized(self, number: int) -> Tensor:
+        """A draw of the right size, where it is: only then does it tell where its spread lies."""
+        return recalibrated(self._drawn(number), self._first_fields, generator_of(self._seed, number, ADDING))
+
+    @property
+    def _seed(self) -> int:
+        return self.sampling.options.seed
+
+    @cached_property
+    def _first_fields(self) -> tuple[Tensor, Tensor]:
+        return self._first.fields(self.volumes.tomogram)
+
+    @cached_property
+    def _first(self) -> Recalibration:
+        return fit_recalibration(self.tomogram, self.found, self.powers_drawn[0])
+
+    @cached_property
+    def _second(self) -> Recalibration:
+        return fit_recalibration(self.tomogram, self.found, self.powers[0])
+
+    @cached_property
+    def place(self) -> Tensor:
+        """What brings the spread of sized draws to its places, on the continued working grid of the whole."""
+        level = evened(map(self._sized, self.numbers), self._inside)
+        return level * uneven(self.size, self.confirmed.applied).sqrt()
+
+    @property
+    def _inside(self) -> Tensor:
+        where = torch.zeros(self.volumes.tomogram.shape, dtype=torch.bool)
+        where[covering(self.volumes.tomogram.plan.frame)] = True
+        return where
+
+    def _in_region(self, whole: Tensor) -> Tensor:
+        """What lies in the region of a volume on the whole's continued grid, on its own continued grid."""
+        part = whole[covering(self.volumes.tomogram.plan.frame)][self.region]
+        return continued(part.contiguous(), covering_axes(self.tomogram.plan.frame))
+
+    @cached_property
+    def drawn(self) -> list[Tensor]:
+        """Draws in the region, as they were made, on its continued grid."""
+        return [self._in_region(self._drawn(number)) for number in self.numbers]
+
+    @cached_property
     def deviations(self) -> list[Tensor]:
-        """Draws in the region, on its continued grid."""
-        store, count = self.volumes.store, min(self.sampling.options.draws, MOST_MEASURED)
-        axes = covering_axes(self.tomogram.plan.frame)
-        cut = (torch.from_numpy(store.read(n)[self.region].copy()) for n in range(1, count + 1))
-        return [continued(deviation, axes) for deviation in cut]
+        """Draws in the region, sized and in their places, on its continued grid."""
+        return [self._in_region(self.place * self._sized(number)) for number in self.numbers]
+
+    @cached_property
+    def local_error(self) -> LocalError:
+        return LocalError(self.tomogram, self.estimates)
+
+    @cached_property
+    def confirmed(self) -> Confirmed:
+        """How far the halves confirm what is foretold of places."""
+        return self.local_error.confirms(self._in_region(self.size), self.tomogram.counted)
+
+    def places(self) -> dict[str, Any]:
+        """How the spread came to its places, and whether that holds on blocks it was not confirmed on."""
+        return {
+            "told_by": digest(dict(self.error_size.state_dict()))[:16], **self.confirmed.facts(),
+            "check": self._checked_places(),
+        }  # fmt: skip
+
+    def _checked_places(self) -> dict[str, Any]:
+        one, other = self.parts
+        size, elsewhere = self._in_region(self.size), self.local_error.confirms(self._in_region(self.size), one)
+        power = uneven(size, elsewhere.applied) / uneven(size, self.confirmed.applied)
+        spread = torch.zeros(self.tomogram.shape, dtype=torch.float64)
+        for deviation in self.deviations:
+            spread += self.local_error.filtered(power.sqrt() * deviation).square()
+        return {"applied": elsewhere.applied, "groups": self.local_error.groups(spread, other)}
 
     @cached_property
     def estimates(self) -> list[Tensor]:
@@ -187,7 +269,7 @@ class _Calibration:
         kept = _kept(self._errors_path)
         if kept is not None:
             return kept
-        generator = generator_of(self.sampling.options.seed, 0, HIDING)
+        generator = generator_of(self._seed, 0, HIDING)
         found = find_errors(self.tomogram, self.estimates, self.parts, generator=generator)
         write_text(self._errors_path, json.dumps(found.facts(), indent=1) + "\n")
         return found
@@ -197,29 +279,40 @@ class _Calibration:
         return self.volumes.store.folder / ERRORS
 
     @cached_property
-    def powers(self) -> list[Powers]:
-        """Of the draws: over all voxels, and over each part."""
-        restored = torch.stack(self.estimates).mean(dim=0)
-        return powers_of_draws(self.tomogram, restored, self.deviations, [self.tomogram.counted, *self.parts])
+    def powers_drawn(self) -> list[Powers]:
+        """Of the draws as they were made: over all voxels, and over each part."""
+        return self._powers_of(self.drawn)
 
-    def fitted(self) -> Recalibration:
-        return fit_recalibration(self.tomogram, self.found, self.powers[0])
+    @cached_property
+    def powers(self) -> list[Powers]:
+        """Of the draws sized and in their places: over all voxels, and over each part."""
+        return self._powers_of(self.deviations)
+
+    def _powers_of(self, deviations: list[Tensor]) -> list[Powers]:
+        restored = torch.stack(self.estimates).mean(dim=0)
+        return powers_of_draws(self.tomogram, restored, deviations, [self.tomogram.counted, *self.parts])
+
+    def factors(self) -> dict[str, Any]:
+        """What is done to the draws as they were made, all in all."""
+        both = self._second.following(self._first)
+        return {**both.facts(self.tomogram), "shares": both.shares(self.tomogram, self.powers_drawn[0])}
 
     def check(self) -> dict[str, Any] | None:
-        sampled = Sampled(self.tomogram, self.estimates, self.deviations, self.parts)
-        generator = generator_of(self.sampling.options.seed, 0, CHECKING)
-        return check_recalibration(sampled, self.found, self.powers[1:], generator=generator)
+        drawn, placed = DrawnSpread(self.drawn), DrawnSpread(self.deviations)
+        sampled = Sampled(self.tomogram, self.estimates, drawn, placed, self.parts)
+        generator = generator_of(self._seed, 0, CHECKING)
+        return check_recalibration(sampled, self.found, self.powers_drawn[1:], self.powers[1:], generator=generator)
 
-    def apply(self, fitted: Recalibration, digest: str) -> DrawVolumes:
+    def apply(self, digest: str) -> DrawVolumes:
         """Make the calibrated draws that do not stand; return what writes them."""
-        whole, seed = self.volumes.tomogram, self.sampling.options.seed
-        store, fields = self.volumes.store.recalibrated(digest), fitted.fields(whole)
+        whole = self.volumes.tomogram
+        store, fields = self.volumes.store.recalibrated(digest), self._second.fields(whole)
         store.open(whole.voxel_size_angstrom, overwrite=not store.ours())
         part = covering(whole.plan.frame)
         for number in range(1, self.sampling.options.draws + 1):
             self.told.check()
             if not store.path(number).exists():
-                deviation = self.volumes.continued(self.volumes.store.read(number))
-                made = recalibrated(deviation, fields, generator_of(seed, number, ADDING))
+                deviation = self.place * self._sized(number)
+                made = recalibrated(deviation, fields, generator_of(self._seed, number, ADDING_MORE))
                 store.write(number, made[part].contiguous())
         return replace(self.volumes, store=store)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cryoaae.metrics.error_power import ErrorPower
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.found_errors import HiddenErrors, chessboard
 from cryoaae.restoration.held_out import (
     DISTANCE_STEP,
     SHELL_EDGES,
@@ -28,6 +29,7 @@ from cryoaae.restoration.inspection import central_block, describe_volume
 from cryoaae.restoration.kept_out import MeasuredScore, measured_scores
 from cryoaae.restoration.null_tests import NullTest, noise_only, null_test, phase_randomised
 from cryoaae.restoration.plain import plain
+from cryoaae.restoration.stated_spread import check_stated_spread
 from cryoaae.restoration.verdict import (
     Reason,
     judge_filling,
@@ -102,7 +104,9 @@ class Checks:
         tomogram = self.tomogram
         geometry = self.geometry()
         reasons = [judge_geometry(geometry), judge_model(fitted_here=self.checked.fitted_here)]
-        found: dict[str, Any] = {"held_out": None, "hidden_from_fitting": None, "measured": None, "null_tests": None}
+        found: dict[str, Any] = dict.fromkeys(
+            ("held_out", "hidden_from_fitting", "measured", "null_tests", "calibration")
+        )
         estimates = tomogram.restore_each(tomogram.halves)
         restored = torch.stack(estimates).mean(dim=0)
         found["null_tests"] = self.nulls(restored)
@@ -110,7 +114,9 @@ class Checks:
             reasons.append(judge_halves(self.noise_share()))
             found["measured"], gap = self.measured(estimates)
             found["hidden_from_fitting"] = self.strip()
-            found["held_out"], filling = self.held_out(restored, estimates)
+            errors = HiddenErrors(tomogram, chessboard(tomogram))
+            found["held_out"], filling = self.held_out(restored, estimates, errors)
+            found["calibration"] = self.calibration(estimates, errors)
             reasons += [filling, judge_nulls(found["null_tests"])]
             reasons += [reason for reason in (judge_measured(gap),) if reason is not None]
         else:
@@ -234,18 +240,26 @@ class Checks:
         ]
         return {**test.whole, "shells": shells}
 
-    def turns(self, estimates: list[Tensor]) -> list[Turned]:
+    def turns(self, estimates: list[Tensor], errors: HiddenErrors | None = None) -> list[Turned]:
         """Hide measured tilts, restore, compare."""
         kept_out, _ = self.masks()
         return list(
             hidden_sectors(
-                self.tomogram, self.turns_deg, estimates, kept_out=kept_out, generator=self.generator
+                self.tomogram, self.turns_deg, estimates, kept_out=kept_out, generator=self.generator,
+                also=None if errors is None else errors.add,
             )
-        )
+        )  # fmt: skip
 
-    def held_out(self, restored: Tensor, estimates: list[Tensor]) -> tuple[dict[str, Any], Reason]:
+    def calibration(self, estimates: list[Tensor], errors: HiddenErrors) -> dict[str, Any] | None:
+        """The spread that the errors found call for, fitted on some blocks and checked on others."""
+        found = errors.beside_measured(estimates)
+        return check_stated_spread(self.tomogram, estimates, found, errors.parts, generator=self.generator)
+
+    def held_out(
+        self, restored: Tensor, estimates: list[Tensor], errors: HiddenErrors
+    ) -> tuple[dict[str, Any], Reason]:
         """What was made of hidden tilts, and what that says of the wedge."""
-        turns = self.turns(estimates)
+        turns = self.turns(estimates, errors)
         by_cell, whole = self.together(turns, ("strict", "lenient"))
         wedge, lenient = self.wedge(restored, by_cell), whole["lenient"]
         slope, recovered = (lenient.slope, lenient.recovered) if lenient else (math.nan, math.nan)

@@ -26,7 +26,7 @@ from torch import Tensor
 from cryoaae.errors import InputError
 from cryoaae.patches.tiling import PaddedAxis
 from cryoaae.physics.resample import band_limit
-from cryoaae.physics.rotation import random_rotations, rotation_about
+from cryoaae.physics.rotation import quarter_turns, random_rotations, rotation_about
 from cryoaae.registry import suggestion
 from cryoaae.restoration.fresh_noise import FreshNoise
 from cryoaae.restoration.stream import Frame
@@ -34,7 +34,7 @@ from cryoaae.restoration.turned_boxes import TurnedBox, on_source_grid, turned_b
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.sampling.bootstrap import equivariant_bootstrap
 
-TURNS = ("any", "tilt-axis")
+TURNS = ("any", "quarter", "tilt-axis")
 
 
 def covering_axes(frame: Frame) -> tuple[PaddedAxis, PaddedAxis, PaddedAxis]:
@@ -123,9 +123,15 @@ def _boxes(tomogram: WorkingTomogram, rotation: Tensor) -> Iterator[TurnedBox]:
 
 
 def _rotation(tomogram: WorkingTomogram, turns: str, generator: torch.Generator) -> Tensor:
-    """Uniform on SO(3), or about the tilt axis: then filaments and membranes stay as they lie."""
+    """Uniform on SO(3), on its 24 quarter turns, or about the tilt axis: filaments and membranes stay as they lie then.
+
+    Quarter turns keep to the grid: nothing is resampled, and the turned frame is no larger than the tomogram.
+    """
     if turns == "any":
         return random_rotations(1, generator=generator)[0]
+    if turns == "quarter":
+        every = quarter_turns()
+        return every[int(torch.randint(len(every), (1,), generator=generator))]
     angle = 2 * torch.pi * float(torch.rand(1, generator=generator))
     return rotation_about(tomogram.wedge.tilt_axis_zyx, angle)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cryoaae.io.mrc import create_volume
@@ -18,6 +19,7 @@ from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.restoration.contrast import undo_contrast
 from cryoaae.restoration.draw_sources import covering_axes
 from cryoaae.restoration.draw_store import DrawStore
+from cryoaae.restoration.placement import WINDOW_SIGMA
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.stream import from_working
 from cryoaae.restoration.turned_boxes import continued
@@ -87,11 +89,16 @@ class DrawVolumes:
                 out[z] = plane
 
     def write_spread(self, count: int, path: Path, *, label: str) -> None:
-        """Write the root mean square of the first `count` deviations, voxel by voxel of the tomogram's grid."""
+        """Write the local spread of the first `count` deviations on the tomogram's grid.
+
+        Root mean square over the draws and over a Gaussian window of `WINDOW_SIGMA` working voxels: of a few draws the
+        mean square of one voxel is mostly chance.
+        """
         squares = self.scratch.array(self.like.shape)
         for draw in self.store.read_all(count):
             for z, plane in enumerate(self.stretched(draw)):
                 squares[z] += np.square(plane)
+        gaussian_filter(squares, WINDOW_SIGMA * self.tomogram.plan.frame.working_bin, output=squares, mode="reflect")
         with create_volume(path, self.like.shape, like=self.like, label=label, overwrite=True) as out:
             for z, plane in enumerate(squares):
-                out[z] = np.sqrt(plane / count)
+                out[z] = np.sqrt(np.maximum(plane, 0.0) / count)

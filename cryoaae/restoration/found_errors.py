@@ -19,6 +19,7 @@ from torch import Tensor
 from cryoaae.metrics.error_power import ErrorPower
 from cryoaae.physics.fourier import multiplicity
 from cryoaae.restoration.held_out import (
+    HiddenTilts,
     Key,
     Powers,
     Turned,
@@ -172,21 +173,43 @@ def find_errors(
     generator : torch.Generator
         Of the noise that is put where nothing was measured.
     """
-    table = measured_table(tomogram)
-    one, other = (_errors(tomogram.halves, estimates, table, part) for part in parts)
-    noise = half_noise(tomogram, generator=generator)
-    hidden: tuple[list[tuple[Turned, dict[Key, float]]], ...] = ([], [])
+    noise, hidden = half_noise(tomogram, generator=generator), HiddenErrors(tomogram, parts)
     for angle in itertools.chain.from_iterable((turn, -turn) for turn in turns_deg):
         made = hide_tilts(tomogram, angle, estimates, noise, generator, strict=False)
-        if made is None:
-            continue
-        for found, part in zip(hidden, parts, strict=True):
+        if made is not None:
+            hidden.add(angle, made)
+    return hidden.beside_measured(estimates)
+
+
+class HiddenErrors:
+    """Errors of hidden tilts in two parts of a tomogram, turn by turn.
+
+    Parameters
+    ----------
+    tomogram : WorkingTomogram
+        With two halves.
+    parts : pair of (z, y, x) bool
+    """
+
+    def __init__(self, tomogram: WorkingTomogram, parts: tuple[Tensor, Tensor]) -> None:
+        self.tomogram, self.parts = tomogram, parts
+        self.found: tuple[list[tuple[Turned, dict[Key, float]]], ...] = ([], [])
+
+    def add(self, angle_deg: float, made: HiddenTilts) -> None:
+        """Take up what was made of the tomogram turned by an angle."""
+        lenient = {"lenient": made.estimates["lenient"]}
+        for found, part in zip(self.found, self.parts, strict=True):
             where = made.turner.inside() & made.turner.mask(part)
-            powers = score(made.halves, made.estimates, made.table, where)["lenient"]
-            turned = Turned(angle, lenient=powers, hidden_deg=hidden_range(tomogram.wedge.solid(), angle))
-            found.append((turned, coefficients(made.table, where)))
-    first, second = (_together(found) for found in hidden)
-    return FoundErrors((one, other), (first, second))
+            powers = score(made.halves, lenient, made.table, where)["lenient"]
+            hidden_deg = hidden_range(self.tomogram.wedge.solid(), angle_deg)
+            found.append((Turned(angle_deg, lenient=powers, hidden_deg=hidden_deg), coefficients(made.table, where)))
+
+    def beside_measured(self, estimates: Sequence[Tensor]) -> FoundErrors:
+        """All of them, with the errors where data were measured, of the restored halves (z, y, x)."""
+        table = measured_table(self.tomogram)
+        one, other = (_errors(self.tomogram.halves, estimates, table, part) for part in self.parts)
+        first, second = (_together(found) for found in self.found)
+        return FoundErrors((one, other), (first, second))
 
 
 def _errors(halves: Sequence[Tensor], estimates: Sequence[Tensor], table: Tensor, where: Tensor) -> Errors:

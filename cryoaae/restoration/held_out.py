@@ -118,6 +118,7 @@ def hidden_sectors(
     *,
     kept_out: Tensor,
     generator: torch.Generator,
+    also: Callable[[float, HiddenTilts], None] | None = None,
 ) -> Iterator[Turned]:
     """Turn the tomogram by every angle, both ways, and score what the wedge then hides.
 
@@ -133,11 +134,19 @@ def hidden_sectors(
         Voxels that fitting has not seen.
     generator : torch.Generator
         Of the noise that is put where the own wedge was empty.
+    also : callable, optional
+        Told of every angle (degrees) and what was made of the tomogram there.
     """
     noise = half_noise(tomogram, generator=generator)
     for turn in turns_deg:
         for angle in (turn, -turn):
-            yield _turned(tomogram, angle, estimates, kept_out, noise, generator)
+            made = hide_tilts(tomogram, angle, estimates, noise, generator)
+            if made is None:
+                yield Turned(angle)
+                continue
+            if also is not None:
+                also(angle, made)
+            yield _scored(tomogram, angle, made, kept_out)
 
 
 def half_noise(tomogram: WorkingTomogram, *, generator: torch.Generator) -> Tensor:
@@ -227,17 +236,7 @@ def hide_tilts(
     return HiddenTilts(turner, table, halves, estimates)
 
 
-def _turned(
-    tomogram: WorkingTomogram,
-    angle_deg: float,
-    filler: list[Tensor],
-    kept_out: Tensor,
-    noise: Tensor,
-    generator: torch.Generator,
-) -> Turned:
-    made = hide_tilts(tomogram, angle_deg, filler, noise, generator)
-    if made is None:
-        return Turned(angle_deg)
+def _scored(tomogram: WorkingTomogram, angle_deg: float, made: HiddenTilts, kept_out: Tensor) -> Turned:
     where, boxes = made.turner.inside(), made.turner.mask(kept_out)
     found = score(made.halves, made.estimates, made.table, where)
     everything = torch.where(made.table >= 0, 0, -1)

@@ -29,6 +29,7 @@ from cryoaae.restoration.draw_store import principal_modes, weighted_sum
 from cryoaae.restoration.draw_volumes import DrawVolumes
 from cryoaae.restoration.fitted_on import resolve_with_model
 from cryoaae.restoration.plain import plain
+from cryoaae.restoration.recalibration import FORMAT as CALIBRATION
 from cryoaae.restoration.restore import restore
 from cryoaae.restoration.sample_report import FORMAT, facts_of_draws, write_report
 from cryoaae.restoration.tomogram_draws import SampleOptions, TomogramDraws
@@ -290,6 +291,7 @@ def _result_if_done(work: _Work) -> dict[str, Any] | None:
         found = json.loads((work.folder / "report.json").read_text())
         same = found["made_from"] == work.sampling.made_from and found["options"] == work.options_beside
         same &= found["draws"] == work.sampling.options.draws and found["format"] == FORMAT
+        same &= found["calibration"]["format"] == CALIBRATION
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if same and all((work.folder / name).is_file() for name in work.files) else None

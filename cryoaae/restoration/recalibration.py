@@ -37,7 +37,7 @@ from cryoaae.restoration.null_tests import MEASURED_DEPTH
 from cryoaae.restoration.wedge_forecast import fit_law, wedge_table
 from cryoaae.restoration.working import WorkingTomogram
 
-FORMAT = "cryoaae spread calibration 1"
+FORMAT = "cryoaae spread calibration 2"
 # Distances to measured data that the wedge is divided into; frequencies of the working grid end at about 0.45.
 COLUMNS = math.ceil(SHELL_EDGES[-1] / DISTANCE_STEP)
 # Share of a correlation that is doubted where nothing was tested.
@@ -63,6 +63,17 @@ class Recalibration:
     measured: SpreadFactors
     wedge: SpreadFactors
     extrapolated: NDArray[np.bool_]
+
+    def following(self, first: Recalibration) -> Recalibration:
+        """What comes of the first and then of this one, as one."""
+        measured, wedge = (
+            SpreadFactors(
+                gain=before.gain * own.gain, added=own.gain**2 * before.added + own.added, low=before.gain * own.low,
+                high=before.gain * own.high, pooled=own.pooled,
+            )
+            for before, own in ((first.measured, self.measured), (first.wedge, self.wedge))
+        )  # fmt: skip
+        return Recalibration(measured, wedge, self.extrapolated)
 
     def fields(self, tomogram: WorkingTomogram) -> tuple[Tensor, Tensor]:
         """Gain and added power of every coefficient, (z, y, x // 2 + 1) float32 each.
@@ -184,7 +195,7 @@ def fit_recalibration(tomogram: WorkingTomogram, found: FoundErrors, powers: Pow
     for key, cell in measured.items():
         error[key], doubt[key] = cell.error, math.sqrt(cell.error_variance)
         spread[key] = powers.spread_measured.get(key, np.nan)
-    wedge, wedge_doubt, extrapolated = _foretold(tomogram, measured, found.all_hidden(), powers.restored_wedge)
+    wedge, wedge_doubt, extrapolated = foretold(measured, found.all_hidden(), powers.restored_wedge)
     wedge_spread = np.full((SHELLS, COLUMNS), np.nan)
     for key, value in powers.spread_wedge.items():
         wedge_spread[key] = value
@@ -200,10 +211,18 @@ def _widened(seen: SpreadFactors) -> SpreadFactors:
     return SpreadFactors(gain, added, low, high, np.ones(gain.shape, dtype=bool))
 
 
-def _foretold(
-    tomogram: WorkingTomogram, measured: Errors, hidden: Errors, restored: dict[Key, float]
+def foretold(
+    measured: Errors, hidden: Errors, restored: dict[Key, float]
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Error power of the wedge and its deviation, (shells, distances), and what lies beyond what was tested."""
+    """Error power of the wedge and its deviation, (shells, distances), and what lies beyond what was tested.
+
+    Parameters
+    ----------
+    measured, hidden : dict of (shell, distance) to CellError
+        Errors found where data were measured, and of hidden tilts.
+    restored : dict of (shell, distance) to float
+        Power per coefficient of the restoration in the cells that are asked for.
+    """
     law = fit_law({key: cell.powers for key, cell in hidden.items()})
     doubts = _doubts(hidden)
     error, deviation = np.full((2, SHELLS, COLUMNS), np.nan)

@@ -18,7 +18,8 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from cryoaae.metrics.error_power import ErrorPower
 from cryoaae.metrics.spread_factors import SpreadFactors
 from cryoaae.physics.fourier import irfft, multiplicity, rfft
 from cryoaae.restoration.found_errors import Errors, FoundErrors, measured_table
-from cryoaae.restoration.held_out import SHELL_EDGES, Key, scored_cells
+from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, Key, scored_cells
 from cryoaae.restoration.recalibration import Powers, Recalibration, fit_recalibration
 from cryoaae.restoration.working import WorkingTomogram
 
@@ -36,6 +37,48 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 # Coverage of shells in which the spread is less of the variance than this is not counted.
 CARRIED = 0.2
 NOTHING = ErrorPower(0.0, 0.0, 0.0)
+
+
+class Spread(Protocol):
+    """A spread about a restoration, whose power is in question."""
+
+    def variance(self, response: Tensor) -> Tensor:
+        """Variance of every voxel once it was filtered by (z, y, x // 2 + 1): (z, y, x) float64."""
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnSpread:
+    """That of draws, as they were made: deviations (z, y, x)."""
+
+    deviations: Sequence[Tensor]
+
+    @cached_property
+    def _spectra(self) -> list[Tensor]:
+        return [rfft(deviation) for deviation in self.deviations]
+
+    def variance(self, response: Tensor) -> Tensor:
+        shape = self.deviations[0].shape
+        total = torch.zeros(shape, dtype=torch.float64)
+        for spectrum in self._spectra:
+            total += irfft(spectrum * response, shape).double().square()
+        return total / len(self.deviations)
+
+
+@dataclass(frozen=True)
+class StatedSpread:
+    """One that is stated, without draws: power per coefficient (z, y, x // 2 + 1), relative power of places (z, y, x).
+
+    Places are taken to be smooth beside what any band resolves.
+    """
+
+    power: Tensor
+    places: Tensor
+
+    def variance(self, response: Tensor) -> Tensor:
+        weight = multiplicity(self.places.shape).double()
+        total = float((response.double().square() * self.power.double() * weight).sum())
+        return self.places.double() * (total / self.places.numel())
 
 
 @dataclass(frozen=True)
@@ -47,19 +90,25 @@ class Sampled:
     tomogram : WorkingTomogram
     estimates : pair of (z, y, x)
         The restored halves.
-    deviations : list of (z, y, x)
-        Of draws, as they were made.
+    drawn, placed : Spread
+        As it was drawn, and in the places where it is to be calibrated.
     parts : pair of (z, y, x) bool
     """
 
     tomogram: WorkingTomogram
     estimates: Sequence[Tensor]
-    deviations: Sequence[Tensor]
+    drawn: Spread
+    placed: Spread
     parts: tuple[Tensor, Tensor]
 
 
 def check_recalibration(
-    sampled: Sampled, found: FoundErrors, powers: Sequence[Powers], *, generator: torch.Generator
+    sampled: Sampled,
+    found: FoundErrors,
+    drawn: Sequence[Powers],
+    powers: Sequence[Powers],
+    *,
+    generator: torch.Generator,
 ) -> dict[str, Any] | None:
     """Fit on the first part and check on the second; None where one of them holds too little.
 
@@ -67,8 +116,8 @@ def check_recalibration(
     ----------
     sampled : Sampled
     found : FoundErrors
-    powers : sequence of Powers
-        Of the draws in each part.
+    drawn, powers : sequence of Powers
+        Of the spread in each part, as it was drawn and in its places.
     generator : torch.Generator
         Of intervals.
     """
@@ -76,8 +125,12 @@ def check_recalibration(
         return None
     tomogram = sampled.tomogram
     fitted = fit_recalibration(tomogram, found.part(0), powers[0])
-    measured = _sizes(found.measured[1], powers[1].spread_measured, fitted.measured)
-    hidden = _sizes(found.hidden[1], powers[1].spread_wedge, fitted.wedge)
+    before, placed = drawn[1], powers[1]
+    measured = _by_shell(
+        _sizes(found.measured[1], before.spread_measured, placed.spread_measured, fitted.measured)
+    )
+    cells = _sizes(found.hidden[1], before.spread_wedge, placed.spread_wedge, fitted.wedge)
+    hidden = _by_shell(cells)
     covered = _coverages(sampled, fitted)
     inverse = 1 / tomogram.voxel_size_angstrom
 
@@ -90,6 +143,13 @@ def check_recalibration(
     return {
         "measured": rows, "hidden": [row(size, shell) for shell, size in sorted(hidden.items())],
         "whole": {name: size.facts(generator) for name, size in whole.items()}, "coverage": _carried(rows),
+        "hidden_cells": [
+            {
+                **row(size, shell), "distance_low_per_angstrom": column * DISTANCE_STEP * inverse,
+                "distance_high_per_angstrom": (column + 1) * DISTANCE_STEP * inverse,
+            }
+            for (shell, column), size in sorted(cells.items())
+        ],
     }  # fmt: skip
 
 
@@ -118,21 +178,31 @@ def _over(power: float, error: float) -> float:
     return math.sqrt(power / error) if error > 0 else math.nan
 
 
-def _sizes(cells: Errors, spread: Mapping[Key, float], factors: SpreadFactors) -> dict[int, _Size]:
-    """Spread and error of a part by shell, by factors of another.
+def _sizes(
+    cells: Errors, drawn: Mapping[Key, float], placed: Mapping[Key, float], factors: SpreadFactors
+) -> dict[Key, _Size]:
+    """Spread and error of a part by cell, by factors of another.
 
     Parameters
     ----------
     cells : errors of the part
-    spread : power per coefficient of its spread
+    drawn, placed : power per coefficient of its spread
     factors : SpreadFactors
+        Of what is in its places.
     """
-    sizes: dict[int, _Size] = {}
-    for key in cells.keys() & spread.keys():
-        count, own = cells[key].coefficients, spread[key]
-        after = float(factors.gain[key]) ** 2 * own + float(factors.added[key])
-        sizes[key[0]] = sizes.get(key[0], _Size()) + _Size(count * own, count * after, cells[key].powers)
+    sizes = {}
+    for key in cells.keys() & drawn.keys() & placed.keys():
+        count = cells[key].coefficients
+        after = float(factors.gain[key]) ** 2 * placed[key] + float(factors.added[key])
+        sizes[key] = _Size(count * drawn[key], count * after, cells[key].powers)
     return sizes
+
+
+def _by_shell(sizes: Mapping[Key, _Size]) -> dict[int, _Size]:
+    shells: dict[int, _Size] = {}
+    for (shell, _), size in sorted(sizes.items()):
+        shells[shell] = shells.get(shell, _Size()) + size
+    return shells
 
 
 def _whole(sizes: Mapping[int, _Size]) -> _Size:
@@ -154,25 +224,16 @@ def _coverages(sampled: Sampled, fitted: Recalibration) -> dict[int, dict[str, A
     """Coverage of the raw halves by shell, in the second part."""
     tomogram, shape, part = sampled.tomogram, sampled.tomogram.shape, sampled.parts[1]
     gain, added = fitted.fields(tomogram)
-    spectra = [rfft(deviation) for deviation in sampled.deviations]
     halves, estimates = ([rfft(volume) for volume in made] for made in (tomogram.halves, sampled.estimates))
     weight, found = multiplicity(shape).double(), {}
     for (shell, _), band in scored_cells(measured_table(tomogram), shape):
         in_band = _Shell(*([irfft(s * band, shape)[part].double() for s in made] for made in (halves, estimates)))
         # Power per coefficient to variance per voxel: the band's share of all coefficients.
         more = float(added[band].double().mean() * (weight * band).sum()) / math.prod(shape)
-        before, _ = in_band.coverage(_mean_square(spectra, band, shape)[part])
-        after, share = in_band.coverage(_mean_square(spectra, band * gain, shape)[part] + more)
+        before, _ = in_band.coverage(sampled.drawn.variance(band)[part])
+        after, share = in_band.coverage(sampled.placed.variance(band * gain)[part] + more)
         found[shell] = {"coverage_before": before, "coverage_after": after, "spread_share": share}
     return found
-
-
-def _mean_square(spectra: Sequence[Tensor], response: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Mean square of filtered volumes, voxel by voxel, (z, y, x) float64."""
-    total = torch.zeros(shape, dtype=torch.float64)
-    for spectrum in spectra:
-        total += irfft(spectrum * response, shape).double().square()
-    return total / len(spectra)
 
 
 @dataclass(frozen=True)

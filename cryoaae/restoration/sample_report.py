@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from cryoaae.io.atomic import write_bytes, write_text
+from cryoaae.nets.error_size import smoothed
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.physics.fourier import multiplicity, rfft
 from cryoaae.restoration.draw_store import principal_modes, root_mean_square, weighted_sum
 from cryoaae.restoration.draw_volumes import DrawVolumes
 from cryoaae.restoration.held_out import SHELL_EDGES, SHELLS, sums_by_shell
 from cryoaae.restoration.null_tests import REGIONS, regions
+from cryoaae.restoration.placement import WINDOW_SIGMA
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.volume import Volume
 
@@ -109,10 +111,10 @@ def panels(volumes: DrawVolumes, count: int) -> list[tuple[str, Any]]:
     """Measured only, filled in only, restored, spread: working voxels in the tomogram."""
     tomogram = volumes.tomogram
     measured = tomogram.wedge.solid().measured(volumes.estimate)
-    spread = volumes.continued(root_mean_square(volumes.store.read_all(count)))
+    spread = smoothed(volumes.continued(root_mean_square(volumes.store.read_all(count))).square(), WINDOW_SIGMA)
     shown = (
         ("Measured only", measured), ("Filled in only", volumes.estimate - measured),
-        ("Restored", volumes.estimate), ("Spread", spread),
+        ("Restored", volumes.estimate), ("Spread", spread.clamp(min=0.0).sqrt()),
     )  # fmt: skip
     return [(title, volume[tomogram.core].numpy()) for title, volume in shown]
 

@@ -37,7 +37,7 @@ MOST_DRAWS = 999
 # Arrays on the working grid that are held at once (one of them eight times as large), and bytes a voxel of a box.
 WORKING_ARRAYS, BOX_BYTES = 20, 250
 # The same for each voxel of the part on which errors are found, draws in it and all.
-PART_BYTES = 300
+PART_BYTES = 650
 # Least edge of the box that a dry run times, working voxels; turning and filtering come on top of the network.
 TIMED, BESIDES_NETWORK = 48, 1.3
 
@@ -59,7 +59,8 @@ class SampleOptions:
     seed : int
         Of every random draw, together with the draw's number.
     turns : str
-        ``any``, or ``tilt-axis``: for filaments and membranes that all lie in one way.
+        ``any``; ``quarter``: quarter turns alone, several times as fast; ``tilt-axis``: for filaments and membranes
+        that all lie in one way.
     symmetries : bool
         As for `restore`, by default too: mean over the half turns that keep the wedge.
     calibrate : bool
@@ -90,7 +91,7 @@ class SampleOptions:
         if not 0 <= self.modes <= self.draws:
             raise InputError("--modes", f"{self.modes} modes of {self.draws} draws", f"give 0 to {self.draws}")
         if self.turns not in TURNS:
-            raise InputError("--turns", f"'{self.turns}' is not known", f"give {' or '.join(TURNS)}")
+            raise InputError("--turns", f"'{self.turns}' is not known", f"give {', '.join(TURNS[:-1])} or {TURNS[-1]}")
         if self.seed < 0:
             raise InputError("--seed", f"{self.seed}", "give 0 or more")
         sampler_named(self.sampler)

@@ -8,7 +8,6 @@ coordinate.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from cryoaae.metrics.sectors import plane_angle
 from cryoaae.physics.fourier import frequencies, irfft, radius, rfft
+from cryoaae.physics.rotation import quarter_turns
 
 # The Nyquist sphere stays outside: its coefficients have no partner of their own on even boxes.
 BAND_STOP = 0.5
@@ -109,14 +109,12 @@ def grid_turns(shape_zyx: Sequence[int]) -> tuple[Tensor, Tensor]:
     shape = torch.tensor(list(shape_zyx))
     axes = [torch.arange(n) - n // 2 for n in shape.tolist()]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    rotations, sources = [], []
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1, -1), repeat=3):
-            rotation = torch.zeros(3, 3, dtype=torch.long)
-            rotation[torch.arange(3), list(order)] = torch.tensor(signs)
-            if torch.linalg.det(rotation.double()) < 0 or not torch.equal(shape[list(order)], shape):
-                continue
-            # Row vectors: p R is R^T p, where the density at p came from.
+    rotations: list[Tensor] = []
+    sources: list[Tensor] = []
+    for rotation in quarter_turns().long():
+        if not torch.equal(rotation.abs() @ shape, shape):
+            continue
+        # Row vectors: p R is R^T p, where the density at p came from.
             found = (points @ rotation + shape // 2) % shape
             rotations.append(rotation.float())
             sources.append((found[:, 0] * shape[1] + found[:, 1]) * shape[2] + found[:, 2])

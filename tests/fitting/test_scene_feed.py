@@ -80,6 +80,14 @@ def test_truth_and_signal_pass_the_same_transfer() -> None:
         assert float(slope) == pytest.approx(1.0, abs=0.1)
 
 
+def test_either_half_can_be_asked_for_and_one_of_them_is_drawn() -> None:
+    given = {"seed": 4, "patch": PATCH, "hidden_weight": 2.0, "device": CPU, "case": STRUCTURE}
+    drawn, even, odd = (mix(made_scene(0), **given, **which) for which in ({}, {"half": 0}, {"half": 1}))
+    assert torch.equal(even.truth, odd.truth) and torch.equal(even.condition, odd.condition)
+    assert not torch.equal(even.inputs, odd.inputs)
+    assert sum(torch.equal(drawn.inputs, one.inputs) for one in (even, odd)) == 1
+
+
 def test_transfer_is_positive_and_starts_at_the_amplitude_contrast() -> None:
     generator = torch.Generator().manual_seed(0)
     k = radius((32, 32, 32))

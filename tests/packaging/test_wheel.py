@@ -32,6 +32,7 @@ def test_installed_wheel_simulates_fits_and_restores(tmp_path: Path, tiny_settin
         plugin = [path.name for path in (ROOT / "plugins/napari/napari_cryoaae").iterdir() if path.is_file()]
         assert {f"napari_cryoaae/{name}" for name in plugin} <= names
         assert "napari_cryoaae/napari.yaml" in names
+        assert {f"cryoaae/weights/{name}.safetensors" for name in ("general", "error_size")} <= names
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "[napari.manifest]\ncryoaae = napari_cryoaae:napari.yaml" in archive.read(entry_points).decode()
     site = tmp_path / "site"

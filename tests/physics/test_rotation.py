@@ -11,6 +11,7 @@ from cryoaae.physics.fourier import irfft, radius, rfft, shell_index, shell_sum,
 from cryoaae.physics.resample import BAND_STOP, band_limit, fourier_resample
 from cryoaae.physics.rotation import (
     OVERSAMPLING,
+    quarter_turns,
     random_rotations,
     rotation_about,
     sample_cubic,
@@ -152,3 +153,12 @@ def test_turning_about_the_tilt_axis_turns_the_wedge_in_its_plane() -> None:
     # 70 degrees are missing, so a quarter turn parts the two.
     assert float(missing.float().mean()) > 0.3
     assert not (missing & ~quarter.support(box)).any()
+
+
+def test_quarter_turns_are_the_24_rotations_of_the_cube() -> None:
+    every = quarter_turns()
+    assert every.shape == (24, 3, 3) and torch.equal(every[0], torch.eye(3))
+    assert torch.equal(every @ every.mT, torch.eye(3).expand(24, 3, 3)) and bool((torch.linalg.det(every) > 0.5).all())
+    known = {tuple(r.flatten().int().tolist()) for r in every}
+    products = {tuple((a @ b).flatten().int().tolist()) for a in every for b in every}
+    assert len(known) == 24 and products == known

@@ -116,6 +116,35 @@ def null(level: float) -> Result:
     return {"measured": 2 * level, "wedge": 4 * level, "shells": shells}
 
 
+def calibration() -> Result:
+    """A spread that holds where data were measured and is a quarter too large in hidden tilts."""
+
+    def found(i: int, after: float) -> Result:
+        return {**SHELLS[i], "before": 2.0, "after": after, "interval": [after * 0.9, after * 1.1]}
+
+    deep = {"distance_low_per_angstrom": 0.002, "distance_high_per_angstrom": 0.004}
+    levels = {"50": 0.52, "80": 0.81, "90": 0.91, "95": 0.96}
+    covered = {"coverage_before": levels, "coverage_after": levels, "spread_share": 0.34}
+    factor = {"gain": 0.4, "added_power": 0.0, "interval": [0.3, 0.5], "pooled": False}
+    groups = [
+        {"stated": s, "found": f, "interval": [f - 0.1, f + 0.1]} for s, f in ((0.5, 0.55), (0.9, 0.92), (1.6, 1.53))
+    ]
+    return {
+        "measured": [{**SHELLS[0], **factor}],
+        "wedge": [{**SHELLS[1], **deep, **factor, "gain": 0.9, "extrapolated": True}],
+        "shares": {"extrapolated": 0.4, "added": 0.0, "added_measured": 0.0},
+        "check": {
+            "measured": [{**found(0, 1.02), **covered}], "hidden": [found(1, 1.25)],
+            "whole": {"measured": found(0, 1.02), "hidden": found(1, 1.25)},
+            "coverage": {"coverage_before": levels, "coverage_after": levels},
+            "hidden_cells": [{**found(1, 1.25), **deep}],
+        },
+        "places": {
+            "found": 0.9, "interval": [0.8, 1.0], "applied": 0.9, "check": {"applied": 0.9, "groups": groups},
+        },
+    }  # fmt: skip
+
+
 def simulated_result(**changes: Any) -> Result:
     full = {
         "format": "cryoaae validation 1",
@@ -141,6 +170,7 @@ def simulated_result(**changes: Any) -> Result:
         "held_out": held_out(),
         "hidden_from_fitting": None,
         "measured": measured(),
+        "calibration": calibration(),
         "null_tests": {"noise_only": null(0.01), "phase_randomised": null(0.03)},
         "geometry": {
             "stated_range_deg": [-60, 60],

@@ -49,7 +49,7 @@ def test_the_page_says_it(result: dict[str, Any]) -> None:
     assert "not calibrated: it was not asked for" in text and "too small" in text
     assert "Whether the spread is that of the errors" not in text
     assert "27 %" in text and "55 %" in text and "Finer detail (2.1 %" in text
-    assert "coarser than about 40 Å" in text and "uncertain by about 18 %" in text
+    assert "coarser than about 40 Å" in text and "scatter by about 18 %" in text
     assert "the first holds 12 %" in text and "if they have nothing in common" in text
     assert html.count("data:image/png") == 3
     assert "<tomo>" not in html and "&lt;tomo&gt;" in html
@@ -99,6 +99,16 @@ def calibrated(result: dict[str, Any]) -> dict[str, Any]:
                 "whole": {"measured": row(0, 1.25, 1.01), "hidden": hidden},
                 "coverage": {"coverage_before": levels, "coverage_after": {**levels, "90": 0.89}},
             },
+            "places": {
+                "found": 0.83, "interval": [0.7, 0.96], "applied": 0.82,
+                "check": {
+                    "groups": [
+                        {"stated": 0.55, "found": 0.6, "interval": [0.5, 0.7]},
+                        {"stated": 0.95, "found": 0.9, "interval": [0.8, 1.0]},
+                        {"stated": 1.5, "found": 1.55, "interval": [1.4, 1.7]},
+                    ]
+                },
+            },
         },
     }  # fmt: skip
     return result
@@ -129,6 +139,15 @@ def test_a_calibrated_spread_says_by_what_how_far_and_what_is_extrapolated(calib
     assert re.search(r"hidden tilts 167–118 Å 0\.50 – \[–, –\]", text)
     assert re.search(r"0\.0020–0\.0040 2\.20 \[1\.83, 2\.64\] extrapolated", text)
     assert "0.21 [0.17, 0.25] by its neighbours" in text
+    # Where the spread lies, and whether that holds on blocks left out.
+    assert "the halves confirm 83 % (95 % interval 70 % to 96 %); 82 % were applied" in text
+    assert re.search(r"loudest third 1\.50 1\.55 \[1\.40, 1\.70\]", text)
+
+
+def test_places_that_nothing_could_be_said_of_are_told(calibrated: dict[str, Any]) -> None:
+    calibrated["calibration"]["places"] |= {"found": None, "interval": [None, None]}
+    text = page(calibrated)
+    assert "could not be checked" in text and "the halves confirm" not in text
 
 
 def test_what_did_not_hold_is_said_first(calibrated: dict[str, Any]) -> None:

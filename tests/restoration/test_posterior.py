@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cryoaae.cli import run as cli
@@ -92,6 +93,11 @@ def drawn(halves: list[Path], output: Path, *, model: Any = None, **keywords: An
     return result
 
 
+def pooled(squares: np.ndarray, working_bin: int = 1) -> np.ndarray:
+    """Mean squares over the window of std.mrc."""
+    return gaussian_filter(squares, 2.0 * working_bin, mode="reflect")
+
+
 def read(folder: Path, *names: str) -> np.ndarray:
     return np.stack([open_volume(folder / f"{name}.mrc").numpy().astype(np.float64) for name in names])
 
@@ -126,7 +132,8 @@ def test_std_is_that_of_the_draws_about_the_mean(working_bin: int, halves, whole
         drawn(halves, folder, model=Gain(working_bin=2))
     mean, std = read(folder, "mean", "std")
     draws = read(folder, *NAMES)
-    assert np.abs(std - np.sqrt(((draws - mean) ** 2).mean(axis=0))).max() < 1e-4 * std.max()
+    expected = pooled(((draws - mean) ** 2).mean(axis=0), working_bin)
+    assert np.abs(std - np.sqrt(expected)).max() < 1e-3 * std.max()
     assert std.min() >= 0 and std.max() > 0.1
 
 
@@ -152,7 +159,7 @@ def test_modes_are_orthogonal_and_their_squares_add_up_to_the_variance(whole) ->
     sizes = (modes**2).sum(axis=(1, 2, 3))
     for a, b in itertools.combinations(range(3), 2):
         assert abs((modes[a] * modes[b]).sum()) < 1e-4 * sizes[0]
-    assert np.abs((modes**2).sum(axis=0) - std**2).max() < 1e-3 * (std**2).max()
+    assert np.abs(pooled((modes**2).sum(axis=0)) - std**2).max() < 2e-3 * (std**2).max()
     shares = json.loads((whole / "report.json").read_text())["modes"]
     np.testing.assert_allclose(sizes / sizes.sum(), shares, rtol=1e-3)
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
@@ -189,6 +196,11 @@ def test_more_draws_extend_fewer_and_a_copy_elsewhere_goes_on(halves, whole, tmp
     report = (out / "report.json").read_bytes()
     again = drawn(halves, out, draws=3, modes=3)
     assert json.loads(report) == again, "done already"
+    # A report of draws that were calibrated in another way is made again, of the same draws.
+    drawn_as = identity_of(out / "working" / "draw_001.mrc")
+    (out / "report.json").write_text(report.decode().replace("spread calibration 2", "spread calibration 1"))
+    assert drawn(halves, out, draws=3, modes=3)["calibration"] == again["calibration"]
+    assert identity_of(out / "working" / "draw_001.mrc") == drawn_as
 
 
 def test_another_seed_draws_others_and_no_draws_keeps_none(halves, whole, tmp_path) -> None:
@@ -250,7 +262,7 @@ BAD = {
     "too many": ({"draws": 1000}, "give 2 to 999"),
     "modes": ({"modes": 17}, "--modes: 17 modes of 16 draws"),
     "sampler": ({"sampler": "bootstap"}, "did you mean 'bootstrap'"),
-    "turns": ({"turns": "beam"}, "any or tilt-axis"),
+    "turns": ({"turns": "beam"}, "any, quarter or tilt-axis"),
     "seed": ({"seed": -1}, "--seed"),
 }
 
@@ -265,7 +277,7 @@ def test_bad_options_are_refused(name: str) -> None:
 def test_draws_of_something_else_are_not_mixed_in(halves, whole, tmp_path) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     before = {path.name: path.read_bytes() for path in out.rglob("*.mrc")}
-    for other in ({"seed": 1}, {"model": Gain(0.6)}, {"turns": "tilt-axis"}):
+    for other in ({"seed": 1}, {"model": Gain(0.6)}, {"turns": "tilt-axis"}, {"turns": "quarter"}):
         with pytest.raises(InputError, match=r"working: holds draws of other.*--overwrite"):
             drawn(halves, out, **other)
     (tmp_path / "mine").mkdir()
@@ -306,6 +318,8 @@ def check_of_the_calibration(told: dict[str, Any]) -> None:
     whole = told["check"]["whole"]["measured"]
     assert abs(math.log(whole["after"])) < abs(math.log(whole["before"]))
     assert whole["after"] == pytest.approx(1, abs=0.25)
+    places = told["places"]
+    assert 0 <= places["applied"] <= 1 and len(places["check"]["groups"]) == 3 and len(places["told_by"]) == 16
     assert len(told["made_from"]["model"]) == 64 and len(told["made_from"]["inputs"]) == 2
 
 
@@ -325,8 +339,9 @@ def test_calibrating_can_be_left_out_and_done_later_with_the_same_draws(fitted, 
     assert np.abs(read(out, "std") / std - 1).max() > 0.05
     # Draws, spread and modes are those of the calibrated draws.
     draws, modes = read(out, "draw_001", "draw_002"), read(out, "mode_01", "mode_02")
-    np.testing.assert_allclose(((draws - mean) ** 2).mean(axis=0), read(out, "std")[0] ** 2, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose((modes**2).sum(axis=0), read(out, "std")[0] ** 2, rtol=2e-3, atol=2e-3)
+    variance = read(out, "std")[0] ** 2
+    np.testing.assert_allclose(pooled(((draws - mean) ** 2).mean(axis=0)), variance, rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(pooled((modes**2).sum(axis=0)), variance, rtol=3e-3, atol=2e-3)
     # What was found is not looked for again, unless it cannot be read; and back again all is as it was.
     found = (out / "working" / "errors.json").stat().st_mtime_ns
     assert cli([*command, "--no-draws"]) == 0 and not list(out.glob("draw_*"))

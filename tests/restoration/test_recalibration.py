@@ -41,7 +41,8 @@ from cryoaae.restoration.recalibration import (
     powers_of_draws,
     recalibrated,
 )
-from cryoaae.restoration.reliability import Sampled, check_recalibration
+from cryoaae.restoration.reliability import DrawnSpread, Sampled, check_recalibration
+from cryoaae.restoration.stated_spread import check_stated_spread
 from cryoaae.restoration.wedge_forecast import wedge_table
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.volume import Volume
@@ -244,6 +245,17 @@ def test_means_and_modes_stay_what_they_were() -> None:
     torch.testing.assert_close(both, 2 * a - b, rtol=1e-4, atol=1e-4)
 
 
+def test_two_recalibrations_are_one() -> None:
+    made, first = tomogram(), fitted()
+    sized = [recalibrated(d, first.fields(made), seeded(k)) for k, d in enumerate(deviations())]
+    restored = torch.stack(estimates()).mean(dim=0)
+    (own,) = powers_of_draws(made, restored, sized, [made.counted])
+    both = fit_recalibration(made, found(), own).following(first)
+    for name in ("measured", "wedge"):
+        ratio = getattr(both, name).gain / getattr(first, name).gain
+        assert ratio.min() > 0.8 and ratio.max() < 1.25  # what is right already stays
+
+
 def test_where_there_is_no_spread_error_of_the_missing_variance_is_added_and_told() -> None:
     made = tomogram()
     seen = made.wedge.solid().depth(made.shape, object_zyx=made.core_shape) < 0.5
@@ -289,9 +301,14 @@ def test_without_hidden_tilts_all_the_structure_is_in_doubt() -> None:
 # -- the check ------------------------------------------------------------------------------------
 
 
+def sampled_as_drawn() -> Sampled:
+    spread = DrawnSpread(deviations())
+    return Sampled(tomogram(), estimates(), spread, spread, chessboard(tomogram()))
+
+
 def checked() -> dict[str, Any]:
-    sampled = Sampled(tomogram(), estimates(), deviations(), chessboard(tomogram()))
-    said = check_recalibration(sampled, found(), powers()[1:], generator=seeded(4))
+    sampled = sampled_as_drawn()
+    said = check_recalibration(sampled, found(), powers()[1:], powers()[1:], generator=seeded(4))
     assert said is not None
     return said
 
@@ -325,10 +342,10 @@ def test_the_check_sees_factors_that_are_wrong(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_part_without_anything_measured_cannot_be_checked() -> None:
-    sampled = Sampled(tomogram(), estimates(), deviations(), chessboard(tomogram()))
+    sampled = sampled_as_drawn()
     for parts in (found().measured[0], {}), ({}, found().measured[1]):
         nothing = replace(found(), measured=parts)
-        assert check_recalibration(sampled, nothing, powers()[1:], generator=seeded(4)) is None
+        assert check_recalibration(sampled, nothing, powers()[1:], powers()[1:], generator=seeded(4)) is None
 
 
 def test_a_check_is_not_passed_by_parts_that_differ() -> None:
@@ -340,10 +357,43 @@ def test_a_check_is_not_passed_by_parts_that_differ() -> None:
             for key, cell in cells.items()
         }
 
-    sampled = Sampled(tomogram(), estimates(), deviations(), chessboard(tomogram()))
+    sampled = sampled_as_drawn()
     usual = checked()
     differing = replace(found(), measured=(found().measured[0], halved(found().measured[1])))
-    said = check_recalibration(sampled, differing, powers()[1:], generator=seeded(4))
+    said = check_recalibration(sampled, differing, powers()[1:], powers()[1:], generator=seeded(4))
     assert said is not None
     for row, before in zip(said["measured"], usual["measured"], strict=True):
         assert row["after"] == pytest.approx(math.sqrt(2) * before["after"])
+
+
+# -- the spread without draws -----------------------------------------------------------------------
+
+
+def test_a_spread_stated_without_draws_is_that_of_the_errors_and_holds_on_blocks_left_out() -> None:
+    made = tomogram()
+    told = check_stated_spread(made, estimates(), found(), chessboard(made), generator=seeded(6))
+    assert told is not None
+    measured, _ = true_error()
+    structure, table = power_of(radius(made.shape)) / scale() ** 2, measured_table(made)
+    for cell in told["measured"][2:]:
+        band = table == cell["shell"] * 100
+        share = math.sqrt(float(measured[band].mean() / structure[band].mean()))
+        assert cell["gain"] == pytest.approx(share, rel=0.2)
+    reached = [cell for cell in told["wedge"] if not cell["extrapolated"] and not cell["pooled"]]
+    assert len(reached) > 8
+    for cell in reached:  # nothing is filled in: all of the structure is missing
+        assert cell["gain"] ** 2 + cell["added_power"] / structure.max() == pytest.approx(1.0, abs=0.5)
+    check = told["check"]
+    for region in ("measured", "hidden"):
+        assert check["whole"][region]["after"] == pytest.approx(1.0, abs=0.15)
+    for level, share in check["coverage"]["coverage_after"].items():
+        assert share == pytest.approx(float(level) / 100, abs=0.04)
+    assert len(check["hidden_cells"]) > len(check["hidden"])
+    groups = told["places"]["check"]["groups"]
+    assert [group["stated"] for group in groups] == sorted(group["stated"] for group in groups)
+
+
+def test_nothing_is_stated_where_a_part_holds_nothing() -> None:
+    nothing = replace(found(), measured=(found().measured[0], {}))
+    parts = chessboard(tomogram())
+    assert check_stated_spread(tomogram(), estimates(), nothing, parts, generator=seeded(6)) is None

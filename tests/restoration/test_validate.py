@@ -64,8 +64,11 @@ def test_the_command_writes_a_report(tiny: Path, fitted: Path, validated: Path) 
     assert all(0 <= held["wedge"]["correlation"][name] <= 1 for name in ("strict", "expected"))
     # Fitting kept boxes out, and they are found again.
     assert any(shell["kept_out"] for shell in first["measured"]["shells"])
+    stated = first["calibration"]
+    assert stated["check"]["hidden_cells"] and len(stated["places"]["check"]["groups"]) == 3
+    assert set(stated["check"]["measured"][0]["coverage_after"]) == {"50", "80", "90", "95"}
     html = (validated / "report.html").read_text()
-    assert "Validation of t" in html and "data:image/png" in html
+    assert "Validation of t" in html and "data:image/png" in html and "Calibration: how far off" in html
     # The same again is done already; a report of anything else is not replaced unasked, which costs no work.
     command = ["validate", *halves(tiny), "--model", str(fitted), "-q", "-o", str(validated)]
     for options, code in (([], 0), (["--seed", "1"], 2), (["--hold-out-deg", "10"], 2)):

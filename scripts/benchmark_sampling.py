@@ -1,0 +1,168 @@
+"""What draws cost: CPU time beside a restoration of the same tomogram, and memory by their number.
+
+    benchmark_sampling.py DATA_FOLDER
+    benchmark_sampling.py --table
+
+Restores the halves of a simulated tomogram with the general restorer, without averaging over half turns, and samples
+it, each in a process of its own and from nothing, with few draws and more, and once calibrated. What a draw of a slab
+costs is counted in working voxels that the network sees. Rows are appended to docs/benchmarks/sampling.json, the page
+sampling.md is made from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark_rows import append, provenance, read_rows
+from benchmark_streaming import Sampler
+
+from cryoaae.io.atomic import write_text
+
+ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "sampling.json"
+TABLE = ROWS.with_suffix(".md")
+# Turns, draws, and whether they are calibrated.
+STEPS = (
+    ("any", 2, False), ("any", 4, False), ("quarter", 2, False), ("quarter", 16, False), ("quarter", 16, True),
+)  # fmt: skip
+# Voxels (z, y, x) of 10 angstrom: a cube, and slabs as they are recorded.
+SHAPES = ((96, 96, 96), (128, 464, 480), (200, 620, 640))
+# 16 draws should cost no more than so many restorations (issue: for a learned sampler, one pass a draw).
+MOST_RESTORATIONS, OF_DRAWS = 6, 16
+
+
+def child(step: str, data: Path, folder: Path, draws: int, turns: str) -> dict[str, Any]:
+    """Do one step in this process; CPU-seconds and highest memory of its own."""
+    import cryoaae
+
+    inputs: dict[str, Any] = {"even": data / "even.mrc", "odd": data / "odd.mrc", "tilts": data / "tilts.tlt"}
+    common: dict[str, Any] = {"symmetries": False, "device": "cpu"}
+    sampler = Sampler()
+    sampler.start()
+    started = time.process_time()
+    if step == "restore":
+        cryoaae.restore(**inputs, output=folder / "restored.mrc", **common)
+    else:
+        cryoaae.sample(
+            **inputs, output=folder / step, draws=draws, turns=turns, modes=0, keep_draws=False,
+            calibrate=step == "calibrated", **common,
+        )  # fmt: skip
+    took = time.process_time() - started
+    sampler.running = False
+    return {"cpu_seconds": round(took, 1), "rss_anon_gb": round(sampler.highest / 1e9, 3)}
+
+
+def measure(data: Path) -> dict[str, Any]:
+    """Each step in a process of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def step(name: str, draws: int, which: str) -> dict[str, Any]:
+            folder = Path(scratch) / f"{name}_{draws}_{which}"
+            folder.mkdir()
+            words = ["--child", name, str(data), str(folder), str(draws), which]
+            done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
+            found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+            return found
+
+        rows = [
+            {"draws": count, "turns": which, "calibrated": calibrated}
+            | step("calibrated" if calibrated else "drawn", count, which)
+            for which, count, calibrated in STEPS
+        ]
+        return {
+            "data": data.parent.name, "restore": step("restore", 0, "any"), "samples": rows,
+            "voxels": voxels(data), **provenance(),
+        }  # fmt: skip
+
+
+def voxels(data: Path) -> list[dict[str, Any]]:
+    """Working voxels of all boxes of a draw over those of a restoration, by the shape of the tomogram."""
+    import torch
+    from benchmark_error_power import open_run
+
+    from cryoaae.patches.normalise import Normalisation
+    from cryoaae.restoration.draw_sources import Bootstrap
+    from cryoaae.restoration.engine import RestoreOptions, plan_restoration
+    from cryoaae.restoration.working import WorkingTomogram
+
+    own, _ = open_run(data.parent)
+    rows = []
+    for shape in SHAPES:
+        plan = plan_restoration(shape, own.model, RestoreOptions())
+        blank = WorkingTomogram([torch.zeros(1)], own.wedge, own.model, plan, Normalisation(0, 1), 20.0)
+        whole = math.prod(plan.frame.working_zyx)
+        found = {turns: sum(sum(Bootstrap.work(blank, n, seed=0, turns=turns)) for n in (1, 2)) / 2 / whole
+                 for turns in ("any", "quarter")}  # fmt: skip
+        rows.append({"shape_zyx": list(shape), **found})
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The page as Markdown, of the last row."""
+    lines = [
+        "# What draws cost", "",
+        "Made by `scripts/benchmark_sampling.py` from `sampling.json`: CPU time of `sample` over that of `restore` on "
+        "the same tomogram with the general restorer, both without averaging over half turns, each in a process of its "
+        "own; the highest anonymous memory. Calibrated: errors found, factors fitted, checked and applied as well.", "",
+    ]  # fmt: skip
+    if not rows:
+        return "\n".join(lines)
+    row = rows[-1]
+    base = row["restore"]["cpu_seconds"]
+    lines += [
+        f"{row['data']}, {row['machine']}: `restore` took {base:.1f} CPU-seconds and "
+        f"{row['restore']['rss_anon_gb']:.2f} GB.", "",
+        "| turns | draws | calibrated | CPU-seconds | restorations | memory, GB |", "|---|---|---|---|---|---|",
+        *(
+            f"| {s['turns']} | {s['draws']} | {'yes' if s['calibrated'] else 'no'} | {s['cpu_seconds']:.1f} "
+            f"| {s['cpu_seconds'] / base:.1f} | {s['rss_anon_gb']:.2f} |" for s in row["samples"]
+        ), "",
+        "Working voxels that the network sees for one draw, over those of one restoration (mean of two draws):", "",
+        "| tomogram (z, y, x) | turns any | quarter |", "|---|---|---|",
+        *(
+            f"| {' x '.join(map(str, v['shape_zyx']))} | {v['any']:.1f} | {v['quarter']:.1f} |" for v in row["voxels"]
+        ), "", "## What must hold", "", *verdicts(row),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def verdicts(row: Mapping[str, Any]) -> list[str]:
+    """Cost of draws by kind of turn, and memory by their number."""
+    base, lines = row["restore"]["cpu_seconds"], []
+    for turns in dict.fromkeys(s["turns"] for s in row["samples"]):
+        mine = [s for s in row["samples"] if s["turns"] == turns and not s["calibrated"]]
+        few, many = mine[0], mine[-1]
+        each = (many["cpu_seconds"] - few["cpu_seconds"]) / (many["draws"] - few["draws"]) / base
+        cost, kept = OF_DRAWS * each, "holds" if OF_DRAWS * each <= MOST_RESTORATIONS else "does not hold"
+        lines += [
+            f"- {OF_DRAWS} draws, turns {turns}: {cost:.1f} restorations; at most {MOST_RESTORATIONS}: {kept}.",
+            f"- Memory from {few['draws']} to {many['draws']} draws, turns {turns}: {few['rss_anon_gb']:.2f} to "
+            f"{many['rss_anon_gb']:.2f} GB.",
+        ]
+    return lines
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        step, data, folder, draws, turns = sys.argv[2:]
+        print(json.dumps(child(step, Path(data), Path(folder), int(draws), turns)))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", metavar="DATA_FOLDER")
+    parser.add_argument("--table", action="store_true", help="only make the page again")
+    options = parser.parse_args()
+    if not options.table:
+        append(ROWS, measure(options.data))
+    write_text(TABLE, table(read_rows(ROWS)))
+
+
+if __name__ == "__main__":
+    main()
