@@ -11,9 +11,14 @@ import typer
 from cryoaae.cli import options as o
 from cryoaae.errors import InputError
 
+# What a store of subtomograms is known by.
+STORE_SUFFIXES = (".h5", ".hdf5")
+
 
 def command(
-    output: Annotated[Path, typer.Option("-o", "--output", help="An MRC file for one tomogram, or a folder.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="An MRC file for one tomogram, a folder, or STORE.h5 for a store.")
+    ],
     model: o.Model = None,
     inputs: o.Inputs = None,
     even: o.Even = None,
@@ -60,8 +65,27 @@ def command(
 ) -> None:
     """Restore tomograms with the restorer that comes along, adapted or not, or with one that was fitted.
 
-    The tilts come from the model if it was fitted on these tomograms.
+    The tilts come from the model if it was fitted on these tomograms. A store of subtomograms (STORE.h5 of `extract`)
+    becomes a store of restored ones; it knows its tilts.
     """
+    stores = [path for path in inputs or () if path.suffix.lower() in STORE_SUFFIXES]
+    if stores:
+        unused = {
+            "--even": even, "--odd": odd, "--tilts": tilts, "--tilt-range": tilt_range, "--flip-tilts": flip_tilts,
+            "--voxel-size": voxel_size, "--adapt": adapt, "--halves": halves, "--defocus": defocus,
+            "--uncertainty": uncertainty, "--lenient": lenient, "--fill-nonfinite": fill_nonfinite,
+        }  # fmt: skip
+        given = [name for name, value in unused.items() if value]
+        if given or dtype != "float32":
+            raise InputError((given or ["--dtype"])[0], "is for tomograms, not for a store", "leave it out")
+        if len(inputs or ()) > 1:
+            raise InputError(stores[0], "a store is restored by itself", "give one store and nothing else")
+        _restore_store(
+            stores[0], output, {"model": model, "threads": threads, "overwrite": overwrite, "symmetries": symmetries,
+            "keep_measured": keep_measured, "allow_scale": allow_scale, "device": device},
+            dry_run=dry_run, as_json=as_json, quiet=quiet, verbose=verbose,
+        )  # fmt: skip
+        return
     if adapt is not None and model is not None:
         raise InputError("--adapt", "is for the general restorer", "leave --model out, or fit with --init MODEL")
     if draws is not None and not uncertainty:
@@ -129,3 +153,21 @@ def command(
             if result.undone:
                 progress.message(f"contrast transfer undone: {result.undone}")
     o.show([asdict(result) for result in results], as_json=as_json)
+
+
+def _restore_store(
+    store: Path, output: Path, chosen: dict[str, Any], *, dry_run: bool, as_json: bool, quiet: bool, verbose: bool
+) -> None:
+    """A store of subtomograms in, a store of restored ones out."""
+    from cryoaae.restoration.particles import plan_restore_store, restore_store
+
+    if dry_run:
+        lines = plan_restore_store(store, output, **chosen)
+        o.would({"restore": lines}, lines, as_json=as_json)
+        return
+    with o.told(quiet=quiet, verbose=verbose) as progress:
+        made = restore_store(store, output, progress=progress, **chosen)
+        each = made.seconds / max(1, made.particles)
+        said = f"kept {made.path}: made before from the same; --overwrite makes it again"
+        progress.message(said if made.skipped else f"wrote {made.path} in {made.seconds:.0f} s ({each:.2f} a particle)")
+    o.show(asdict(made), as_json=as_json)

@@ -74,6 +74,14 @@ class ParticleFacts:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def only(self, rows: NDArray[np.int64]) -> ParticleFacts:
+        """Facts of some of the particles; all wedges stay."""
+        return replace(
+            self, tomograms=tuple(self.tomograms[i] for i in rows), classes=tuple(self.classes[i] for i in rows),
+            positions_zyx=self.positions_zyx[rows], rotations=self.rotations[rows], half_sets=self.half_sets[rows],
+            rows=self.rows[rows], wedge_index=self.wedge_index[rows],
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Subtomogram:
@@ -154,13 +162,17 @@ class SubtomogramStore:
 
     def particles(self) -> Particles:
         """The particle list the store was made from, with all its columns; `facts.rows` are its rows."""
-        with _opened(self.path, "r") as file:
-            name, content = str(file["source"].attrs["name"]), zlib.decompress(file["source"][:].tobytes())
+        name, content = self.source_file()
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / name
             copy.write_bytes(content)
             particles = read_particles(copy, coordinates=self.about["coordinates"])
         return replace(particles, source=self.path)
+
+    def source_file(self) -> tuple[str, bytes]:
+        """Name and content of that list as it was."""
+        with _opened(self.path, "r") as file:
+            return str(file["source"].attrs["name"]), zlib.decompress(file["source"][:].tobytes())
 
     def close(self) -> None:
         """Close the file; reading opens it again."""

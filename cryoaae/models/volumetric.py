@@ -10,6 +10,11 @@ encoded and decoded, each in its own pose, which is part of the style; or, where
 the particle in the frame of its reference, and no code has to hold the pose (`frame` of the settings). Coefficients
 that a particle's wedge hides have no weight. The proportions pi of the classes are learned: a share of them is the
 running mean of the class codes, the rest uniform, so that sizes may differ and no class dies out.
+
+Where a particle's class is known, the decoder is told it instead of what the encoder takes it for. Where averages m_k
+of the classes are known, too, they need not be learned again, and the network adds what style changes:
+
+    A(y, z) = sum_k y_k m_k + network(y, z)
 """
 
 from __future__ import annotations
@@ -21,12 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from cryoaae.matching.latent import LatentMatch
-from cryoaae.models.autoencoder import CLASS, Objective
+from cryoaae.models.autoencoder import CLASS, Objective, beside
 from cryoaae.models.categorical import CategoricalAutoencoder, class_of
 from cryoaae.models.image_batch import ImageBatch
 from cryoaae.nets.encoders import Encoded, Encoder
 from cryoaae.physics.fourier import irfft, multiplicity, rfft
 from cryoaae.priors.categorical import Categorical
+from cryoaae.priors.prior import UNLABELLED
 
 COPIES = 2
 # How fast the learned proportions follow the batches.
@@ -42,6 +48,8 @@ class VolumeBatch(ImageBatch):
     ----------
     pixels : (2 n, 1, z, y, x)
         Inputs of the encoder, see `VolumetricAutoencoder.inputs`.
+    labels : (2 n,) int, optional
+        Their classes as far as they are known; -1: unknown.
     target : (2 n, z, y, x // 2 + 1) complex
         Whitened spectra to be reconstructed.
     seen : (2 n, z, y, x // 2 + 1) bool
@@ -72,8 +80,11 @@ class VolumetricAutoencoder(CategoricalAutoencoder):
         Weights of the two terms.
     learned_share : float
         Share of the class proportions that is learned; 0: all classes are equally likely.
+    averages : (classes, z, y, x), optional
+        Whitened averages of the classes, which stay as they are; None: the decoder is a network alone.
     """
 
+    averages: Tensor | None
     input_filter: Tensor
     inside: Tensor
     band: Tensor
@@ -93,12 +104,14 @@ class VolumetricAutoencoder(CategoricalAutoencoder):
         consistency: float = 1.0,
         guard: float = 1.0,
         learned_share: float = 0.5,
+        averages: Tensor | None = None,
     ) -> None:
         super().__init__(encoder, decoder, matches, objective, observer)
         classes = self.latent_matches()[CLASS].prior.classes
         self.consistency, self.guard, self.learned_share = consistency, guard, learned_share
         self.register_buffer("input_filter", input_filter)
         self.register_buffer("inside", inside)
+        self.register_buffer("averages", averages)
         self.register_buffer("band", band, persistent=False)
         self.register_buffer("proportions", torch.full((classes,), 1.0 / classes))
 
@@ -114,7 +127,21 @@ class VolumetricAutoencoder(CategoricalAutoencoder):
         Transposed convolutions leave a chequerboard, whose frequency is Nyquist's: the band takes it away.
         """
         volumes = irfft(rfft(self.decoder(seen)[:, 0]) * self.band, self.inside.shape)
+        if self.averages is not None:
+            volumes = volumes + torch.einsum("nk,kzyx->nzyx", seen[:, -len(self.averages) :], self.averages)
         return volumes * self.inside
+
+    def decoder_input(self, code: Encoded, labels: Tensor | None) -> Tensor:
+        """Style and class side by side; the class is the label (n,) where there is one, -1 where there is none.
+
+        A decoder that is shown nothing but guesses of an encoder that has yet to learn makes the mean of all classes,
+        whatever class it is asked for.
+        """
+        y = self.seen_class(code)
+        if labels is not None:
+            known = nn.functional.one_hot(labels.clamp(min=0), y.shape[-1]).to(y)
+            y = torch.where((labels != UNLABELLED)[:, None], known, y)
+        return beside(code.style, y)
 
     # -- terms ---------------------------------------------------------------------------------------
 
@@ -129,18 +156,33 @@ class VolumetricAutoencoder(CategoricalAutoencoder):
             **self._match_terms(code, batch),
             "consistency": self.consistency * disagreement(*y.chunk(COPIES)),
             "guard": self.guard * self._lopsidedness(y),
-            **self.supervised_terms(batch),
+            **self._known_terms(code, batch),
         }
+
+    def _known_terms(self, code: Encoded, batch: ImageBatch) -> dict[str, Tensor]:
+        """Cross-entropy of all whose class is known: of the batch, which is encoded anyway, and beside it."""
+        assert code.logits is not None
+        pairs = [] if batch.labels is None else [(code.logits, batch.labels)]
+        if batch.labelled_pixels is not None and batch.labelled_labels is not None:
+            beside_it = self.encoder(batch.labelled_pixels, batch.draws).logits
+            assert beside_it is not None
+            pairs.append((beside_it, batch.labelled_labels))
+        if not pairs:
+            return {}
+        logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        # Summed and divided, so that a batch in which none is known has no loss instead of none that exists.
+        total = nn.functional.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+        return {"supervised": self.objective.supervised_weight * total / (labels != UNLABELLED).sum().clamp(min=1)}
 
     def _reconstruction(self, code: Encoded, batch: ImageBatch) -> Tensor:
         assert isinstance(batch, VolumeBatch)
-        volumes = self.decode(self.decoder_input(code, None))
+        volumes = self.decode(self.decoder_input(code, batch.labels))
         return self.objective.reconstruction_weight * self.error(volumes, batch.target, batch.seen).mean()
 
     def held_out_loss(self, batch: ImageBatch) -> Tensor:
         """Reconstruction error, a scalar."""
         assert isinstance(batch, VolumeBatch)
-        volumes = self.decode(self.decoder_input(self.encoder(batch.pixels), None))
+        volumes = self.decode(self.decoder_input(self.encoder(batch.pixels), batch.labels))
         return self.error(volumes, batch.target, batch.seen).mean()
 
     def error(self, volumes: Tensor, target: Tensor, seen: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryoaae.errors import InputError, InterruptedRunError
-from cryoaae.patches.normalise import shared_normalisation
+from cryoaae.patches.normalise import Normalisation, shared_normalisation
 from cryoaae.patches.tiling import TileGrid
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.contrast import Gain, Transfers, gain_on_grid, transfer_of, undo_contrast
@@ -154,8 +154,11 @@ def restore_volumes(
     wedge: MissingWedge | None,
     scratch: Scratch,
     progress: Progress,
+    normalisation: Normalisation | None = None,
 ) -> tuple[float, float]:
     """Restore the halves (or the single volume) of one tomogram into arrays.
+
+    The normalisation is measured on them, unless one is given.
 
     Returns
     -------
@@ -165,8 +168,9 @@ def restore_volumes(
     start = time.perf_counter()
     working = int(np.prod(plan.frame.working_zyx)) * len(volumes)
     reporter = _Reporter(progress, int(np.prod(volumes[0].shape)), working)
-    share = float(getattr(getattr(model, "spec", None), "noise_share", 0.0))
-    normalisation = shared_normalisation(volumes, plan.frame.working_bin, noise_share=share)
+    if normalisation is None:
+        share = float(getattr(getattr(model, "spec", None), "noise_share", 0.0))
+        normalisation = shared_normalisation(volumes, plan.frame.working_bin, noise_share=share)
     tiles = plan.grid.tiles(plan.tile, shift=options.tile_shift)
     # The mean of two halves is less noisy than a half, and the model may know by how much.
     function = model.restore if len(volumes) == 2 and hasattr(model, "restore") else model

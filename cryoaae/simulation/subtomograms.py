@@ -162,13 +162,23 @@ class SubtomogramSimulator:
     def signal(self, index: int) -> Density:
         """What a subtomogram holds besides its noise: (z, y, x), wedge and CTF applied, of variance SNR."""
         true, rng = self.truth[index], np.random.default_rng([self._seed, 1, index])
-        density = self._placed(rotated_density(self._coefficients[true.name], true.rotation), true.shift_zyx)
-        images = list(project(density, self.tilts_deg, self._width))
+        images = list(project(self._density(index), self.tilts_deg, self._width))
         if self.settings.defocus_range_um[1] > 0:
             transfers = self._transfers(true.defocus_um + TILT_DEFOCUS_STD_UM * rng.standard_normal(len(images)))
             images = [apply_ctf(image, transfer) for image, transfer in zip(images, transfers, strict=True)]
         volume = self._reconstructed(images)
         return np.asarray(volume * math.sqrt(self.settings.snr / float(volume.var(dtype=np.float64))), np.float32)
+
+    def density(self, index: int) -> Density:
+        """What was imaged, (z, y, x): the particle as it lies, without wedge, CTF and noise."""
+        density = self._density(index).numpy()
+        low = [(n - self.settings.box) // 2 for n in density.shape]
+        z, y, x = (slice(a, a + self.settings.box) for a in low)
+        return np.asarray(density[z, y, x], np.float32)
+
+    def _density(self, index: int) -> Tensor:
+        true = self.truth[index]
+        return self._placed(rotated_density(self._coefficients[true.name], true.rotation), true.shift_zyx)
 
     def noise(self, index: int) -> Density:
         """Noise of a subtomogram, (z, y, x), of standard deviation 1."""

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoaae.metrics.fsc import fsc_curve
+from cryoaae.patches.particle_spectra import sphere
 from cryoaae.physics.fourier import irfft
 from cryoaae.subtomograms.copies import in_reference_frame
-from cryoaae.subtomograms.standard import Particles, Standard, sphere
+from cryoaae.subtomograms.standard import Particles
 
 # Noise-to-signal ratio of one particle and coefficient.
 NOISE_TO_SIGNAL = 10.0
@@ -50,19 +51,39 @@ def average(particles: Particles, members: Iterable[int]) -> Average:
 
     Halves are the half sets of the store, or where there are none every second particle.
     """
-    box, averaged = particles.box, 0
-    shape = (box, box, box // 2 + 1)
+    members = list(members)
+    sums, counts = _sums(particles, members)
+    window, standard = sphere(particles.box), particles.standard
+    halves = [standard.unwhitened(_solved(s, c)) * window for s, c in zip(sums, counts, strict=True)]
+    whole = standard.unwhitened(_solved(sums.sum(dim=0), counts.sum(dim=0))) * window
+    return Average(whole.numpy(), len(members), fsc_curve(halves[0], halves[1], particles.box // 2).numpy())
+
+
+def class_averages(particles: Particles, classes: Tensor, count: int) -> Tensor:
+    """Averages of the particles of each class as the model sees them, whitened, (count, z, y, x) float32.
+
+    Parameters
+    ----------
+    particles : Particles
+    classes : (n,) int64
+        -1: in no average. A class that no particle is of has the average 0.
+    count : int
+        Classes.
+    """
+    members = (torch.nonzero(classes == k).flatten().tolist() for k in range(count))
+    return torch.stack([_solved(*(s.sum(dim=0) for s in _sums(particles, own))) for own in members])
+
+
+def _sums(particles: Particles, members: Iterable[int]) -> tuple[Tensor, Tensor]:
+    """Spectra in the frame of the reference, and how often each coefficient was measured, of two halves."""
+    shape = (particles.box, particles.box, particles.box // 2 + 1)
     sums = torch.zeros(2, *shape, dtype=torch.complex128)
     counts = torch.zeros(2, *shape, dtype=torch.float64)
-    for i in members:
-        turned = in_reference_frame(particles, i)
-        half = _half_set(particles, i, averaged)
+    for order, i in enumerate(members):
+        turned, half = in_reference_frame(particles, i), _half_set(particles, i, order)
         sums[half] += turned.spectrum
         counts[half] += turned.seen
-        averaged += 1
-    halves = [_solved(s, c, particles.standard) for s, c in zip(sums, counts, strict=True)]
-    whole = _solved(sums.sum(dim=0), counts.sum(dim=0), particles.standard)
-    return Average(whole.numpy(), averaged, fsc_curve(halves[0], halves[1], box // 2).numpy())
+    return sums, counts
 
 
 def _half_set(particles: Particles, index: int, order: int) -> int:
@@ -71,6 +92,6 @@ def _half_set(particles: Particles, index: int, order: int) -> int:
     return stated - 1 if stated in (1, 2) else order % 2
 
 
-def _solved(total: Tensor, count: Tensor, standard: Standard) -> Tensor:
-    whitened = total / (count + NOISE_TO_SIGNAL)
-    return standard.unwhitened(irfft(whitened, (standard.working_box,) * 3).float()) * sphere(standard.working_box)
+def _solved(total: Tensor, count: Tensor) -> Tensor:
+    """Whitened average, (z, y, x) float32."""
+    return irfft(total / (count + NOISE_TO_SIGNAL), (len(total),) * 3).float()

@@ -21,6 +21,7 @@ from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
 from cryoaae.subtomograms.align_stores import AlignedStores, align_stores, expected_cost, seen_again
+from cryoaae.subtomograms.average import class_averages
 from cryoaae.subtomograms.cluster_files import write_clustering
 from cryoaae.subtomograms.clustering import aligned_clustering, clustered
 from cryoaae.subtomograms.embed import embed_particles
@@ -312,7 +313,8 @@ def _by_alignment(request: Request, work: _Work, known: Labels, references: Refe
 def _by_both(request: Request, work: _Work, known: Labels) -> None:
     """The autoencoder learns the classes that were found as labels, and makes particles in the frames found.
 
-    So its style need not hold the pose. The clusters stay those of the alignment.
+    Its decoder begins at the averages of the classes, so its style holds neither pose nor class. The clusters stay
+    those of the alignment.
     """
     aligned = _aligned(request, work, known)
     assert request.settings is not None
@@ -321,7 +323,9 @@ def _by_both(request: Request, work: _Work, known: Labels) -> None:
     particles = Particles(work.stores, standard, aligned.poses)
     found = certain_labels(aligned.alignment.probabilities, aligned.class_names)
     settings = request.settings.model_copy(update={"classes": max(2, len(found.names))})
-    fitted = VolumetricFit(particles, settings, found, work.device).run(
+    work.progress.start("averaging", None, "")
+    averages = class_averages(particles, found.classes, settings.classes)
+    fitted = VolumetricFit(particles, settings, found, work.device, averages).run(
         request.folder, work.progress, resume=work.resume
     )
     fitted.save(request.folder)

@@ -78,6 +78,9 @@ class ParticleFeed:
             seen=torch.stack([m.seen for m in targets]).to(device),
         )  # fmt: skip
         if len(self.labelled):
+            batch.labels = self.labels[chosen].repeat(COPIES).to(device)
+        # Where most are labelled, the batch itself has enough of them.
+        if 0 < len(self.labelled) < len(self.particles) / 2:
             rows = self._next_labelled()
             labelled = [as_it_is(self.particles, int(i)) for i in rows]
             batch.labelled_pixels = self._inputs(self._copies(labelled, rows)[1])

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cryoaae.draws import Draws
 from cryoaae.errors import InterruptedRunError
@@ -34,14 +35,21 @@ class VolumetricFit:
     settings : ClusterSettings
     labels : Labels
     device : torch.device
+    averages : (classes, z, y, x), optional
+        Whitened averages of the classes, which the decoder adds to.
     """
 
     def __init__(
-        self, particles: Particles, settings: ClusterSettings, labels: Labels, device: torch.device | str = "cpu"
+        self,
+        particles: Particles,
+        settings: ClusterSettings,
+        labels: Labels,
+        device: torch.device | str = "cpu",
+        averages: Tensor | None = None,
     ) -> None:
         self.particles, self.settings, self.labels = particles, settings, labels
         # Weights are drawn on the CPU, so that they are the same on every device.
-        model = build_model(settings, particles.standard, Draws.seeded(settings.seed)).to(device)
+        model = build_model(settings, particles.standard, Draws.seeded(settings.seed), averages).to(device)
         self.feed = self._feed(model, settings.seed, settings.batch_size, device)
         self.loop = Loop(model, self.feed, settings)
         count = max(LEAST_WATCHED, int(WATCHED * min(1.0, (WATCHED_BOX / particles.box) ** 3)))

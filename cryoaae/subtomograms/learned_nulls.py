@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from cryoaae.draws import Draws
 from cryoaae.models.volumetric import measured_error
 from cryoaae.nets.volumetric import VolumeDecoder, VolumeTrunk, draw_weights
+from cryoaae.patches.particle_spectra import sphere
 from cryoaae.physics.fourier import irfft, rfft
 from cryoaae.subtomograms.null_clusterings import standardised
-from cryoaae.subtomograms.standard import Particles, band, sphere
+from cryoaae.subtomograms.standard import Particles, band
 
 WIDTHS, UNITS, CODE = (16, 32, 64), 256, 32
 BATCH, LEARNING_RATE = 32, 1e-3

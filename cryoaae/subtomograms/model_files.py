@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cryoaae.divergences import DIVERGENCES
 from cryoaae.draws import Draws
@@ -17,14 +18,17 @@ from cryoaae.models.volumetric import VolumetricAutoencoder
 from cryoaae.nets.encoders import Encoder
 from cryoaae.nets.stacked import initialise
 from cryoaae.nets.volumetric import VolumeDecoder, VolumeTrunk
+from cryoaae.patches.particle_spectra import sphere
 from cryoaae.priors.categorical import Categorical
 from cryoaae.priors.gaussian import Gaussian
 from cryoaae.priors.prior import Prior
 from cryoaae.registry import make_part
 from cryoaae.subtomograms.settings import ClusterSettings, Component
-from cryoaae.subtomograms.standard import Standard, band, sphere
+from cryoaae.subtomograms.standard import Standard, band
 
 KIND, WEIGHTS = "volumetric", "model.safetensors"
+# The tensor of weights that a model has only where it was given averages.
+AVERAGES = "averages"
 # What every finished clustering has beside it.
 FOUND = "clusters.json"
 
@@ -77,7 +81,7 @@ class FittedModel:
         try:
             settings = ClusterSettings(**facts["settings"])
             standard = Standard.from_facts(facts["standard"])
-            model = build_model(settings, standard, Draws.seeded(0))
+            model = build_model(settings, standard, Draws.seeded(0), weights.get(AVERAGES))
             model.load_state_dict(weights)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(file, "was written by another version of cryoaae", "fit the model again") from error
@@ -98,8 +102,10 @@ def check_apart(folder: Path, model: Path | str) -> None:
         raise InputError(folder, "is the run folder of the model", "choose another folder")
 
 
-def build_model(settings: ClusterSettings, standard: Standard, draws: Draws) -> VolumetricAutoencoder:
-    """Make a model and draw its weights.
+def build_model(
+    settings: ClusterSettings, standard: Standard, draws: Draws, averages: Tensor | None = None
+) -> VolumetricAutoencoder:
+    """Make a model, with averages of its classes (classes, z, y, x) or without, and draw its weights.
 
     Raises
     ------
@@ -125,6 +131,7 @@ def build_model(settings: ClusterSettings, standard: Standard, draws: Draws) -> 
         encoder, decoder, matches, objective, input_filter=standard.filter(), inside=sphere(box).clone(),
         band=band(box).clone(),
         consistency=settings.consistency, guard=settings.guard, learned_share=settings.learned_share,
+        averages=averages,
     )  # fmt: skip
     initialise(model, draws)
     return model

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryoaae.io.atomic import write_text
 from cryoaae.metrics.clustering import adjusted_rand_index
+from cryoaae.patches.particle_spectra import sphere
 from cryoaae.physics.fourier import irfft
 from cryoaae.reports.clustering_figures import (
     ClusterGallery,
@@ -30,7 +31,7 @@ from cryoaae.subtomograms.generate import decoded
 from cryoaae.subtomograms.merging import APART
 from cryoaae.subtomograms.model_files import FittedModel
 from cryoaae.subtomograms.partition import AGREEMENT
-from cryoaae.subtomograms.standard import Particles, sphere
+from cryoaae.subtomograms.standard import Particles
 
 # Particles shown of each cluster, the most certain ones.
 SHOWN = 6

@@ -43,7 +43,7 @@ class ClusterSettings(BaseModel):
     shift : float
         Copies are moved by up to so many working voxels along each axis.
     batch_size, labelled_batch_size : int
-        Particles a step, and labelled ones in addition.
+        Particles a step, and labelled ones in addition, where fewer than half are labelled.
     learning_rate, beta1, critic_rate, warm_up_steps, ema_decay
         As of the 2-D family.
     steps, minutes : int or None, float or None

@@ -12,7 +12,7 @@ that the encoder's input passes. A store holds no CTF: what it does to the parti
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -24,15 +24,14 @@ from torch import Tensor
 
 from cryoaae.errors import InputError
 from cryoaae.io.store import SubtomogramStore
+from cryoaae.patches.particle_spectra import particle_spectra, sphere
 from cryoaae.patches.spectra import Spectra, interpolate
-from cryoaae.physics.fourier import frequencies, irfft, multiplicity, radius, rfft, shell_index, shell_sum, soft_lowpass
+from cryoaae.physics.fourier import frequencies, irfft, multiplicity, radius, rfft, soft_lowpass
 from cryoaae.physics.resample import BAND_START, BAND_STOP, fourier_resample
 from cryoaae.physics.wedge import MissingWedge
 
 # Particles over which the spectra are measured.
 MEASURED = 400
-# Radius of the sphere that holds a particle, as a share of half the box, and the voxels over which it fades.
-SPHERE, FADE = 0.85, 2.0
 # Shells quieter than this share of the loudest are not whitened any further.
 WHITENING_FLOOR = 1e-2
 # Signal's least share of the power in the encoder's filter: no shell is hidden altogether.
@@ -42,14 +41,6 @@ SIZE_TOLERANCE = 0.1
 SAME_POSE = 1e-3
 # Supports kept in memory; stores may have a wedge for every particle.
 KEPT_SUPPORTS = 512
-
-
-@cache
-def sphere(box: int) -> Tensor:
-    """Soft-edged sphere about voxel box // 2, (z, y, x) float32: 1 where a particle may be, 0 at the faces."""
-    line = torch.arange(box, dtype=torch.float32) - box // 2
-    r = torch.sqrt(line[:, None, None] ** 2 + line[:, None] ** 2 + line**2)
-    return soft_lowpass(r, SPHERE * box / 2, SPHERE * box / 2 + FADE)
 
 
 @cache
@@ -272,33 +263,20 @@ def measure_standard(stores: Sequence[SubtomogramStore], working_box: int) -> St
     InputError
         When all particles are flat.
     """
-    box, shells = working_box, working_box // 2
-    index = shell_index((box,) * 3, shells)
-    outside, weight = 1 - sphere(box), multiplicity((box,) * 3)
     wedges, wedge_index = distinct_wedges(stores)
     places = [(store, i) for store in stores for i in range(len(store))]
-    noise, passed, total, count = (torch.zeros(shells, dtype=torch.float64) for _ in range(4))
-    # What unit noise leaves in the measurement, by the wedge, which many particles share.
-    passes: dict[int, Tensor] = {}
-    for n in np.unique(np.linspace(0, len(places) - 1, min(MEASURED, len(places))).round().astype(int)):
-        (store, i), number = places[n], int(wedge_index[n])
-        support = _support(wedges[number], box)
-        if number not in passes:
-            passes[number] = shell_sum(_windowed_power(support, outside) * (support * weight), index, shells)
-        spectrum = _levelled(store.volume(i), support)
-        background = rfft(irfft(spectrum, (box,) * 3) * outside)
-        noise += shell_sum(background.abs() ** 2 * (support * weight), index, shells)
-        passed += passes[number]
-        total += shell_sum(spectrum.abs() ** 2 * weight, index, shells)
-        count += shell_sum(support * weight, index, shells)
-    if not float(noise.sum()) > 0:
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(MEASURED, len(places))).round().astype(int))
+
+    def measured() -> Iterator[tuple[Tensor, Tensor, int]]:
+        for n in chosen:
+            (store, i), number = places[n], int(wedge_index[n])
+            support = _support(wedges[number], working_box)
+            yield _levelled(store.volume(i), support), support, number
+
+    spectra = particle_spectra(measured(), working_box)
+    if spectra is None:
         raise InputError(stores[0].path, "its particles have no background to measure noise in", "extract larger boxes")
-    # A shell without a measured coefficient, as that of the mean, takes the power of the nearest one.
-    measured = torch.nonzero(count > 0).flatten()
-    nearest = measured[(torch.arange(shells)[:, None] - measured).abs().argmin(dim=1)]
-    noise, total = (noise / passed)[nearest], (total / count)[nearest]
-    signal = (total - noise).clamp(min=0.0)
-    return Standard(stores[0].box, box, stores[0].voxel_size_angstrom, Spectra(signal, noise))
+    return Standard(stores[0].box, working_box, stores[0].voxel_size_angstrom, spectra)
 
 
 def matching_standard(stores: Sequence[SubtomogramStore], fitted: Standard) -> Standard:
@@ -329,16 +307,3 @@ def check_length(stores: Sequence[SubtomogramStore], wanted_angstrom: float) -> 
             first.path, f"boxes of {length:.0f} A, the model was fitted on {wanted_angstrom:.0f} A",
             f"extract boxes of {round(wanted_angstrom / first.voxel_size_angstrom)} voxels",
         )  # fmt: skip
-
-
-def _windowed_power(support: Tensor, window: Tensor) -> Tensor:
-    """Power of unit noise of a support, seen through a window (z, y, x), on the half spectrum.
-
-    |w|^2 * M, the convolution of the window's power with the support: what the window spreads beyond the edge of the
-    wedge is lost to the measured coefficients, some percent that would be missing from the noise.
-    """
-    shape = tuple(window.shape)
-    spread = irfft(rfft(window).abs() ** 2 + 0j, shape)
-    everywhere = irfft(torch.ones_like(support, dtype=torch.complex64), shape)
-    share = rfft(spread * irfft(support + 0j, shape)).real
-    return share / rfft(spread * everywhere).real * (window**2).mean()

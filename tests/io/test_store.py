@@ -246,3 +246,12 @@ def test_memory_stays_flat(tmp_path):
     read = SubtomogramStore(tmp_path / "s.h5")
     assert {checksum(read.volume(i)) for i in range(count)} == {checksum(one)}
     assert process.memory_info().rss - before < 60e6
+
+
+def test_facts_of_some_particles_are_theirs() -> None:
+    whole, rows = facts(12), np.array([7, 2, 2])
+    some = whole.only(rows)
+    assert len(some) == 3
+    assert some.tomograms == tuple(whole.tomograms[i] for i in rows)
+    assert np.array_equal(some.rotations, whole.rotations[rows])
+    assert [some.wedges[i] for i in some.wedge_index] == [whole.wedges[i] for i in whole.wedge_index[rows]]

@@ -175,3 +175,43 @@ def test_decoded_volumes_hold_next_to_nothing_of_the_chequerboard_of_transposed_
         power = rfft(volumes).abs() ** 2
         shares.append(float(power[:, BOX // 2].sum() / power.sum()))  # Nyquist along z
     assert shares[1] < 0.2 * shares[0]
+
+
+def test_a_decoder_with_averages_adds_to_that_of_the_class_it_is_asked_for():
+    settings = ClusterSettings(working_box=BOX, widths=(4, 8), units=16, classes=3, style_dim=2)
+    averages = torch.randn(3, BOX, BOX, BOX, generator=generator())
+    alone, beside = (build_model(settings, standard(), Draws.seeded(0), given) for given in (None, averages))
+    y = torch.cat([torch.eye(3), torch.full((1, 3), 1 / 3)])
+    style = torch.randn(4, 2, generator=generator(1))
+    with torch.no_grad():
+        added = beside.decode(beside.from_class(y, style)) - alone.decode(alone.from_class(y, style))
+    wanted = torch.cat([averages, averages.mean(dim=0, keepdim=True)]) * beside.inside
+    torch.testing.assert_close(added, wanted, atol=1e-5, rtol=0)
+    # They stay as they are: no optimiser holds them.
+    assert all(p.shape != averages.shape for p in beside.autoencoder_parameters())
+
+
+def test_the_decoder_is_told_a_class_that_is_known_and_guesses_no_other():
+    of = model()
+    step = batch(of)
+    code = of.encoder(step.pixels)
+    labels = torch.tensor([2, -1, 0, -1] * 2)
+    seen = of.decoder_input(code, labels)[:, -3:]
+    torch.testing.assert_close(seen[labels == 2], torch.tensor([[0.0, 0.0, 1.0]] * 2))
+    torch.testing.assert_close(seen[labels < 0], of.decoder_input(code, None)[:, -3:][labels < 0])
+    step.labels = labels
+    (slope,) = torch.autograd.grad(of.phases()[0].losses(step)["reconstruction"], of.decoder.hidden.weight)
+    assert float(slope[:, -1].abs().max()) > 0
+
+
+def test_known_classes_of_the_batch_and_beside_it_count_alike_and_none_known_costs_nothing():
+    of = model(supervised_weight=2.0)
+    step = batch(of)
+    assert "supervised" not in of.phases()[0].losses(step)
+    step.labels = torch.tensor([2, -1, 0, -1] * 2)
+    step.labelled_pixels, step.labelled_labels = step.pixels[:3].flip(-1), torch.tensor([1, 1, 0])
+    logits = torch.cat([of.encoder(step.pixels).logits[step.labels >= 0], of.encoder(step.labelled_pixels).logits])
+    wanted = 2 * nn.functional.cross_entropy(logits, torch.tensor([2, 0, 2, 0, 1, 1, 0]))
+    torch.testing.assert_close(of.phases()[0].losses(step)["supervised"], wanted)
+    step.labels, step.labelled_pixels = torch.full((8,), -1), None
+    assert float(of.phases()[0].losses(step)["supervised"].detach()) == 0

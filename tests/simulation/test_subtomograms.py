@@ -141,3 +141,12 @@ def test_settings_that_make_no_subtomogram_are_refused(wrong: dict[str, object],
 def test_counts_must_fit_the_classes(counts: list[int]) -> None:
     with pytest.raises(InputError, match="--count"):
         SubtomogramSimulator([species()], counts, ImagingSettings(box=24), seed=0)
+
+
+def test_the_density_is_what_the_signal_shows_but_for_the_wedge() -> None:
+    made = simulator(count=1, tilt_range_deg=(-86.0, 86.0), tilt_step_deg=2.0)
+    true = made.truth[0]
+    turn = true.rotation.as_matrix()[::-1, ::-1]
+    wanted = drawn((24,) * 3, 12 + true.shift_zyx, turn, math.hypot(SIGMA, SOFTNESS_VOXEL))
+    assert correlation(torch.from_numpy(made.density(0)), torch.from_numpy(wanted)) > 0.99
+    assert correlation(torch.from_numpy(made.signal(0)), torch.from_numpy(made.density(0))) > 0.9

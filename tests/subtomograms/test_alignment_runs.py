@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from cryoaae.cli import run as command
 from cryoaae.errors import InterruptedRunError, ResourceError
+from cryoaae.io.mrc import open_volume
 from cryoaae.io.particle_files import read_particles, write_particles
 from cryoaae.io.store import SubtomogramStore
 from cryoaae.metrics.clustering import adjusted_rand_index
@@ -24,6 +25,7 @@ from cryoaae.subtomograms.average import average
 from cryoaae.subtomograms.band import Band, particles_of_stores
 from cryoaae.subtomograms.cluster import cluster
 from cryoaae.subtomograms.copies import as_it_is
+from cryoaae.subtomograms.generate import generate
 from cryoaae.subtomograms.merging import APART
 from cryoaae.subtomograms.page import EXPLAINED
 from cryoaae.subtomograms.pose_agreement import _gain, _in_band
@@ -201,6 +203,13 @@ def test_both_fits_a_model_of_the_classes_found(store: Path, tmp_path: Path, tin
     assert {"rotation", "style", "error"} <= set(codes.files)
     assert command(["generate", str(run), "-o", str(tmp_path / "made"), "--class", "2", "--count", "1"]) == 0
     assert (tmp_path / "made" / "volumes" / "class_02_001.mrc").is_file()
+    # A class that is asked for comes, after however few steps: the decoder begins at its average.
+    averages = [open_volume(run / "classes" / f"average_{k:02d}.mrc").numpy() for k in (1, 2)]
+    for k, name in enumerate(("1", "2")):
+        for volume in map(open_volume, generate(run, tmp_path / f"of_{name}", class_name=name, count=3)):
+            alike = [np.corrcoef(volume.numpy().ravel(), average.ravel())[0, 1] for average in averages]
+            assert alike[k] > 0.9
+            assert alike[k] > alike[1 - k] + 0.1
 
 
 def test_more_memory_than_there_is_is_refused_before_reading(

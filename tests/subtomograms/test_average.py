@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from cryoaae.physics.fourier import rfft
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.subtomograms.average import average
+from cryoaae.subtomograms.average import average, class_averages
 from cryoaae.subtomograms.standard import Particles, measure_standard, open_stores
 
 BOX, WEDGE = 16, MissingWedge((-60.0, 60.0))
@@ -77,3 +77,14 @@ def test_lists_without_angles_have_no_poses_and_one_such_store_is_enough(tmp_pat
     assert Particles(open_stores([posed]), standard).posed
     assert not Particles(open_stores([plain]), standard).posed
     assert not Particles(open_stores([posed, plain]), standard).posed
+
+
+def test_class_averages_are_the_averages_that_are_written_but_whitened(tmp_path, store_maker):
+    particles = opened(store_maker(tmp_path / "s.h5", 6))
+    classes = torch.tensor([0, 1] * 5 + [-1, -1])
+    found = class_averages(particles, classes, 3)
+    written = torch.from_numpy(average(particles, [1, 3, 5, 7, 9]).volume)
+    seen = particles.standard.unwhitened(found[1])
+    inside = written.abs() > 0.2 * written.abs().max()
+    assert correlation(seen[inside], written[inside]) > 0.999
+    assert not found[2].any()

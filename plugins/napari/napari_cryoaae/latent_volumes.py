@@ -103,8 +103,8 @@ class ParticleVolumes:
         ------
         InputError, InterruptedRunError
         """
+        from cryoaae.patches.particle_spectra import sphere
         from cryoaae.physics.fourier import irfft
-        from cryoaae.subtomograms.standard import sphere
 
         chosen = members[np.unique(np.linspace(0, len(members) - 1, MOST_SHOWN).round().astype(int))]
         particles, box = self._particles, self._particles.box
