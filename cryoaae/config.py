@@ -31,10 +31,15 @@ Config = TypeVar("Config", bound=BaseModel)
 
 # What priors are called in the literature of the methods.
 PRIOR_NAMES = {"cryogen1": "adversarial", "cryogen2": "transport"}
+LATENT_NAMES = {"aae": "adversarial", "wae": "mmd", "vae": "kl"}
 
 
 def _prior_name(name: object) -> object:
     return PRIOR_NAMES.get(name, name) if isinstance(name, str) else name
+
+
+def _latent_name(name: object) -> object:
+    return LATENT_NAMES.get(name, name) if isinstance(name, str) else name
 
 
 class FitConfig(BaseModel):
@@ -48,6 +53,7 @@ class FitConfig(BaseModel):
     renew_every: Whole = FitSettings.renew_every
     batch_size: Whole = FitSettings.batch_size
     start: Literal["spectrum", "general"] = "spectrum"
+    network: Literal["unet", "autoencoder"] = "unet"
     widths: Annotated[list[Whole], Field(min_length=1, max_length=6)] = list(FitSettings.widths)
     learning_rate: Annotated[float, Field(gt=0, le=1)] = FitSettings.learning_rate
     warm_up_steps: Annotated[int, Field(ge=0)] = FitSettings.warm_up_steps
@@ -69,6 +75,13 @@ class FitConfig(BaseModel):
     prior_divergence: Literal["sinkhorn", "sliced"] = "sinkhorn"
     prior_features: Literal["wavelets", "random_convolutions"] = "wavelets"
     prior_bank: Annotated[int, Field(ge=128, le=16384)] = FitSettings.prior_bank
+    code_patch: Annotated[int, Field(ge=4, le=64)] = FitSettings.code_patch
+    code_dim: Annotated[int, Field(ge=1, le=1024)] = FitSettings.code_dim
+    latent_prior: Annotated[
+        Literal["none", "adversarial", "mmd", "sinkhorn", "sliced", "kl"], BeforeValidator(_latent_name)
+    ] = "none"
+    latent_weight: Annotated[float, Field(gt=0)] = FitSettings.latent_weight
+    latent_share: Annotated[float, Field(gt=0)] = FitSettings.latent_share
     minutes: Annotated[float, Field(gt=0)] | None = FitSettings.minutes
     steps: Whole | None = None
     patience: Whole = FitSettings.patience

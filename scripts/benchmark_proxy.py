@@ -86,14 +86,19 @@ def make_phantom(folder: Path, seed: int, edge: int, maps: Sequence[str]) -> Non
     # Membranes and filaments know a direction: slab and faces confine them.
     built = dataset.build_specimen(streams[1], species, shape, VOXEL_ANGSTROM, TILTS)
     volumes = dataset.image_specimen(built, streams[2], TILTS, SNR).volumes
-    # Of the volume alone: what lies beside it would be in some of the images only.
-    images = project(torch.from_numpy(volumes["truth"]), COMPLETE_TILTS, detector_width(shape))
-    complete = back_project((image - image.mean() for image in images), COMPLETE_TILTS, shape)
+    complete = complete_reconstruction(torch.from_numpy(volumes["truth"]))
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("even", "odd", "noiseless"):
         write_volume(folder / f"{name}.mrc", volumes[name], voxel_size_angstrom=VOXEL_ANGSTROM, overwrite=True)
     write_volume(folder / "complete.mrc", complete.numpy(), voxel_size_angstrom=VOXEL_ANGSTROM, overwrite=True)
     write_text(folder / "tilts.tlt", "".join(f"{tilt:.2f}\n" for tilt in TILTS))
+
+
+def complete_reconstruction(truth: Tensor) -> Tensor:
+    """The noise-free reconstruction of a volume (z, y, x) from all angles."""
+    # Of the volume alone: what lies beside it would be in some of the images only.
+    images = project(truth, COMPLETE_TILTS, detector_width(truth.shape))
+    return back_project((image - image.mean() for image in images), COMPLETE_TILTS, truth.shape)
 
 
 @dataclass(frozen=True)
@@ -169,14 +174,16 @@ class Bank:
     real_tomogram: Tensor  # (m,)
 
 
-def draw_bank(sources: Sequence[TomogramSource], blocks: int, real: int, seed: int) -> Bank:
+def draw_bank(
+    sources: Sequence[TomogramSource], blocks: int, real: int, seed: int, *, patch: int = PATCH, block: int = BLOCK
+) -> Bank:
     """Draw places, turns and noise of blocks, and real patches, from every phantom alike."""
     parts: list[CloudDraw] = []
     extra: list[Tensor] = []
     owner: list[Tensor] = []
     for number, source in enumerate(sources):
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        clouds = Clouds([source], patch=PATCH, block=BLOCK, generator=generator)
+        clouds = Clouds([source], patch=patch, block=block, generator=generator)
         drawn = clouds.draw(blocks // len(sources))
         parts.append(replace(drawn, tomogram=drawn.tomogram + number))
         more = [drawn.real]
@@ -192,7 +199,7 @@ def seen_again(bank: Bank, volumes: Sequence[Tensor], microscope: Microscope, ch
     """Structures of the bank's blocks, turned and measured, without noise; (n, 1, p, p, p)."""
     silent = replace(bank.draw, noise=torch.zeros_like(bank.draw.noise))
     parts = [silent.part(slice(start, start + chunk)) for start in range(0, len(silent), chunk)]
-    return torch.cat([microscope(blocks_at(volumes, part, BLOCK), part) for part in parts])
+    return torch.cat([microscope(blocks_at(volumes, part, microscope.block), part) for part in parts])
 
 
 # -- telling apart -----------------------------------------------------------------------------------------

@@ -78,7 +78,9 @@ def test_later_wins_file_then_override_then_option(tmp_path: Path) -> None:
 
 
 def test_presets_differ_and_the_default_is_fast() -> None:
-    assert list(presets()) == ["fast", "filament", "full"]
+    assert list(presets()) == ["cryogen1", "cryogen2", "fast", "filament", "full", "volumetric"]
     assert load_fit_config() == load_fit_config(preset="fast") == FitSettings()
     assert load_fit_config(preset="full").minutes == 60
     assert load_fit_config(preset="filament").axis_share > 0
+    assert [load_fit_config(preset=name).prior for name in ("cryogen1", "cryogen2")] == ["adversarial", "transport"]
+    assert load_fit_config(preset="volumetric").network == "autoencoder"

@@ -13,7 +13,7 @@ from cryoaae.cli import options as o
 def command(
     restored: Annotated[Path, typer.Argument(help="The restored tomogram (MRC).")],
     model: Annotated[
-        Path, typer.Option("--model", help="Run folder of `cryoaae fit --prior adversarial` or `--prior transport`.")
+        Path, typer.Option("--model", help="Run folder of `cryoaae fit` with --prior, or with codes (volumetric).")
     ],
     even: Annotated[Path, typer.Option("--even", help="Raw even half.")],
     odd: Annotated[Path, typer.Option("--odd", help="Raw odd half.")],
@@ -25,6 +25,9 @@ def command(
     turns: Annotated[int, typer.Option("--turns", help="Turns at each place, to average over.")] = 8,
     step: Annotated[
         int | None, typer.Option("--step", help="Working voxels between places; default: a third of a patch.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="prior or code; default: the run's prior on structure, if it has one.")
     ] = None,
     seed: o.Seed = 0,
     voxel_size: o.VoxelSize = None,
@@ -40,10 +43,10 @@ def command(
     verbose: o.Verbose = False,
     debug: o.Debug = False,
 ) -> None:
-    """Map where a restoration looks unlike anything measured, by the prior that its model was fitted with."""
+    """Map where a restoration looks unlike anything measured, by the prior or the codes of its model."""
     from cryoaae.restoration.energy import EnergyOptions, energy, plan_energy
 
-    chosen = EnergyOptions(turns=turns, step=step, seed=seed, device=device, allow_scale=allow_scale)
+    chosen = EnergyOptions(turns=turns, step=step, seed=seed, device=device, allow_scale=allow_scale, by=by)
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     if dry_run:
         lines = plan_energy(

@@ -21,7 +21,10 @@ def command(
     tilt_axis: o.TiltAxis = "y",
     flip_tilts: o.FlipTilts = False,
     voxel_size: o.VoxelSize = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="fast (10 minutes), full (60), or filament.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="fast (10 minutes), full (60), filament, cryogen1, cryogen2 or volumetric."),
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings instead of a preset.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value; repeatable.")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after this time.", min=0.01)] = None,

@@ -21,8 +21,9 @@ from cryoaae.matching.structure import Clouds, Microscope, require_halves
 from cryoaae.matching.transport import Transport
 from cryoaae.models.adversarial_prior import AdversarialPrior
 from cryoaae.models.general import GeneralRestorer, quarter_turns
+from cryoaae.models.latent_prior import LatentPrior
 from cryoaae.models.pair_fitting import PairFitting, whitening
-from cryoaae.models.restorer import Restorer, RestorerSpec
+from cryoaae.models.restorer import AUTOENCODER, Restorer, RestorerSpec
 from cryoaae.models.structure_prior import StructurePrior
 from cryoaae.models.transport_prior import TransportPrior
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
@@ -38,17 +39,44 @@ from cryoaae.volume import Volume
 HELD_OUT_PATCHES = 8
 # Real patches, at most, that a transport prior sees before the first step, to measure its frame on.
 FRAME_PATCHES = 512
+# Blocks, at most, by which codes are brought to the units of their prior before the first step.
+STANDARD_BLOCKS = 3
 
 
 @dataclass(frozen=True)
 class Session:
-    """A fit ready to run."""
+    """A fit ready to run.
+
+    Parameters
+    ----------
+    start : dict
+        The network's weights of the general restorer that the fit starts from; empty if it starts from another.
+    kept_change : float
+        See `FitSettings`.
+    """
 
     loop: Loop
     feed: PairFeed
     restorer: Restorer
     spectra: list[Spectra]
     voxel_size_angstrom: float
+    start: dict[str, Tensor]
+    kept_change: float
+
+    def best(self) -> Restorer:
+        """The restorer that the fit has found: the averaged weights that did best on what was kept out of fitting.
+
+        Of a general restorer w_0 only a share of the change is kept, w_0 + c (w - w_0): what it knows of other
+        specimens is worth more than a part of what few voxels taught (Wortsman et al. 2022, WiSE-FT).
+        """
+        if self.loop.held_out:
+            self.loop.average.load_state_dict(self.loop.best)
+        restorer: Restorer = self.loop.average.restorer
+        with torch.no_grad():
+            for name, value in restorer.network.state_dict().items():
+                if name in self.start:
+                    value.lerp_(self.start[name].to(value), 1 - self.kept_change)
+        return restorer
 
 
 def _describe(tomogram: Tomogram, source: TomogramSource) -> dict[str, object]:
@@ -174,7 +202,7 @@ def prepare(
         RestorerSpec(
             working_bin=working_bin,
             voxel_size_angstrom=voxel_size,
-            network=init.spec.network if init else {"widths": list(settings.widths)},
+            network=init.spec.network if init else _network(settings),
             noise_share=share,
             skewness=skewness,
             tomograms=[_describe(t, s) for t, s in zip(tomograms, sources, strict=True)],
@@ -194,8 +222,61 @@ def prepare(
         sources, patch=settings.patch_size, block=settings.block_size, blocks=settings.blocks,
         device=device, generator=generator, axis_share=settings.axis_share,
     )  # fmt: skip
+    if init is None and restorer.code_dim:
+        _standardise_codes(restorer, pool)
     model, feed = _model_and_feed(restorer.train(), mean, pool, watched, settings)
-    return Session(Loop(model, feed, settings), feed, restorer, spectra, voxel_size)
+    start = init.network.state_dict() if isinstance(init, GeneralRestorer) else {}
+    return Session(
+        Loop(model, feed, settings), feed, restorer, spectra, voxel_size, start=start, kept_change=settings.kept_change
+    )
+
+
+def check_start(init: Restorer | GeneralRestorer | None, settings: FitSettings) -> None:
+    """Refuse a model to start from whose network is not what the settings ask for.
+
+    Raises
+    ------
+    InputError
+    """
+    if init is None:
+        return
+    network = init.spec.network
+    if settings.network == AUTOENCODER and network.get("kind") != AUTOENCODER:
+        raise InputError("--init", "the model to start from is no autoencoder", "start without --init")
+    if settings.latent_prior == "none":
+        return
+    if network.get("kind") != AUTOENCODER and not network.get("code"):
+        raise InputError("--init", "the model to start from has no code for a latent prior", "start without --init")
+    if (settings.latent_prior == "kl") != bool(network.get("variational")):
+        raise InputError("--init", "kl needs an encoder fitted with kl, and others one without", "start without --init")
+
+
+def _network(settings: FitSettings) -> dict[str, object]:
+    """What a spec says of the network."""
+    widths: dict[str, object] = {"widths": list(settings.widths)}
+    if settings.network == AUTOENCODER:
+        variational = settings.latent_prior == "kl"
+        codes = {"patch": settings.code_patch, "dim": settings.code_dim, "variational": variational}
+        return {"kind": AUTOENCODER, **widths, **codes}
+    return widths if settings.latent_prior == "none" else {**widths, "code": settings.code_dim}
+
+
+def _standardise_codes(restorer: Restorer, pool: BlockPool) -> None:
+    """Begin with codes in the units of their prior, by some blocks of the pool."""
+    pool.ready()
+    size = pool.block // restorer.multiple * restorer.multiple
+    blocks = [block.inputs[:size, :size, :size].cpu() for _, block in pool.blocks()[:STANDARD_BLOCKS]]
+    restorer.standardise_codes(torch.stack(blocks)[:, None])
+
+
+def _latent(restorer: Restorer, settings: FitSettings) -> LatentPrior | None:
+    """The prior on the restorer's codes, if there is to be one."""
+    if settings.latent_prior == "none":
+        return None
+    return LatentPrior(
+        restorer.code_dim, settings.latent_prior, weight=settings.latent_weight, share=settings.latent_share,
+        seed=settings.seed,
+    )  # fmt: skip
 
 
 def _condition(spectra: list[Spectra], wedges: list[MissingWedge], working_voxel_angstrom: float) -> Tensor:
@@ -211,7 +292,8 @@ def _model_and_feed(
     restorer: Restorer, spectra: Spectra, pool: BlockPool, watched: list[BlockRecipe], settings: FitSettings
 ) -> tuple[PairFitting, PairFeed]:
     """What is fitted, and what it is fitted on, with or without a prior."""
-    loss = (restorer, whitening(spectra), settings.hidden_weight, settings.optimiser == "muon")
+    orthogonal = settings.optimiser == "muon"
+    loss = (restorer, whitening(spectra), settings.hidden_weight, orthogonal, _latent(restorer, settings))
     rhythm = {
         "batch_size": settings.batch_size, "renew_every": settings.renew_every, "refills": settings.refills,
         "seed": settings.seed,

@@ -10,6 +10,8 @@ from cryoaae.errors import InputError
 PRIORS = ("none", "adversarial", "transport")
 STARTS = ("spectrum", "general")
 OPTIMISERS = ("muon", "adam")
+NETWORKS = ("unet", "autoencoder")
+LATENT_PRIORS = ("none", "adversarial", "mmd", "sinkhorn", "sliced", "kl")
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,21 @@ class FitSettings:
     start : {"spectrum", "general"}
         Where a fit starts that is not given a model: from the linear estimate that the spectrum gives, or from
         the restorer that comes with the package.
+    network : {"unet", "autoencoder"}
+        What is fitted: a U-Net beside the linear estimate, or an autoencoder of overlapping patches that restores from
+        codes alone.
     widths : tuple of int
-        Channels of the U-Net at each resolution, the full one first; a fit that starts from a model has its.
+        Channels of the U-Net at each resolution, the full one first, or of the autoencoder after each halving; a fit
+        that starts from a model has its.
     optimiser : {"muon", "adam"}
         Whether the steps of filters are made orthogonal (Muon; all else goes by Adam), or all is Adam's.
     learning_rate, warm_up_steps : float, int
         Peak rate and steps to reach it; it falls as a half cosine over the budget.
     ema_decay : float
         Decay of the averaged weights, which are what is kept.
+    kept_change : float
+        Share of what a fit changes of the general restorer that it keeps: weights between those it started from and
+        those it reached restore better than either (docs/decisions/0028-between-start-and-end.md).
     hidden_weight : float
         Weight of coefficients that only the second wedge took away.
     refills : int
@@ -71,6 +80,13 @@ class FitSettings:
         What transport compares of a patch.
     prior_bank : int
         Patches of either cloud that transport remembers.
+    code_patch, code_dim : int, int
+        Edge of the autoencoder's patches in working voxels; length of its codes, or of those at a U-Net's coarsest
+        level, which it has with a latent prior alone.
+    latent_prior : {"none", "adversarial", "mmd", "sinkhorn", "sliced", "kl"}
+        By what divergence the law of the codes is matched to a standard Gaussian; kl for the autoencoder alone.
+    latent_weight, latent_share : float
+        Weight of that divergence, and the most its gradient may be on the codes as a share of the pair loss's.
     minutes, steps : float or None, int or None
         Ceiling. With steps the result does not depend on the clock.
     patience : int
@@ -87,11 +103,13 @@ class FitSettings:
     renew_every: int = 6
     batch_size: int = 2
     start: str = "spectrum"
+    network: str = "unet"
     widths: tuple[int, ...] = (8, 32, 64)
     optimiser: str = "adam"
     learning_rate: float = 2e-3
     warm_up_steps: int = 50
     ema_decay: float = 0.995
+    kept_change: float = 0.7
     hidden_weight: float = 2.0
     refills: int = 3
     presence: bool = True
@@ -109,6 +127,11 @@ class FitSettings:
     prior_divergence: str = "sinkhorn"
     prior_features: str = "wavelets"
     prior_bank: int = 2048
+    code_patch: int = 16
+    code_dim: int = 64
+    latent_prior: str = "none"
+    latent_weight: float = 1.0
+    latent_share: float = 0.1
     minutes: float | None = 10.0
     steps: int | None = None
     patience: int = 8
@@ -118,12 +141,31 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.prior not in PRIORS:
-            raise InputError("prior", f"{self.prior!r} is none of {', '.join(PRIORS)}")
-        if self.optimiser not in OPTIMISERS:
-            raise InputError("optimiser", f"{self.optimiser!r} is none of {', '.join(OPTIMISERS)}")
-        if self.start not in STARTS:
-            raise InputError("start", f"{self.start!r} is none of {', '.join(STARTS)}")
+        named = {
+            "prior": PRIORS, "optimiser": OPTIMISERS, "start": STARTS, "network": NETWORKS,
+            "latent_prior": LATENT_PRIORS,
+        }  # fmt: skip
+        for field, known in named.items():
+            value = getattr(self, field)
+            if value not in known:
+                raise InputError(field, f"{value!r} is none of {', '.join(known)}")
+        if self.network == "autoencoder":
+            self._check_autoencoder()
+        elif self.latent_prior == "kl":
+            problem = "kl is for the autoencoder, whose codes have a law"
+            raise InputError("latent_prior", problem, "use adversarial or mmd")
+        if self.start == "general" and (self.latent_prior != "none" or self.network != "unet"):
+            raise InputError("start", "the general restorer is a U-Net without a code", "start from the spectrum")
+
+    def _check_autoencoder(self) -> None:
+        patch, halved = self.code_patch, 2 ** len(self.widths)
+        if patch % halved or patch % 2:
+            problem = f"{patch} voxels cannot be halved {len(self.widths)} times, as often as there are widths"
+            raise InputError("code_patch", problem, f"use a multiple of {max(halved, 2)}")
+        for name, size in (("patch_size", self.patch_size), ("patches of a prior", self.prior_patch)):
+            if size < patch or size % (patch // 2):
+                problem = f"{size} voxels do not hold patches of {patch}, half a patch apart"
+                raise InputError(name, problem, "change patch_size or code_patch")
 
     @property
     def prior_patch(self) -> int:

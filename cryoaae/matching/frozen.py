@@ -1,4 +1,4 @@
-"""The energy of a prior as a fit left it, in a file of its own."""
+"""What gives patches energies, as a fit left it: a prior on structure, or distances of codes; a file each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from torch import Tensor
 
 from cryoaae.errors import InputError
 from cryoaae.io.weights import load_weights, save_weights
+from cryoaae.matching.code_distance import CodeDistance
 from cryoaae.matching.referee import Referee
 from cryoaae.matching.transport import Transport
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
 
 FORMAT, VERSION = "cryoaae-energy", 1
-FILE = "energy.safetensors"
+FILE, CODES_FILE = "energy.safetensors", "codes.safetensors"
+# What an energy may be read from, its file, and the fit that leaves one.
+READERS = {
+    "prior": (FILE, "prior on structure", "`cryoaae fit --prior adversarial` or `--prior transport`"),
+    "code": (CODES_FILE, "codes", "`cryoaae fit --preset volumetric` or `--set latent_prior=adversarial`, on halves"),
+}
 
 
 class Matcher(Protocol):
@@ -33,7 +39,9 @@ def _referee(**network: Any) -> Referee:
     return Referee(MultiScaleDiscriminator(**network))
 
 
-KINDS: dict[str, Callable[..., Any]] = {Referee.kind: _referee, Transport.kind: Transport}
+KINDS: dict[str, Callable[..., Any]] = {
+    Referee.kind: _referee, Transport.kind: Transport, CodeDistance.kind: CodeDistance,
+}  # fmt: skip
 
 
 def save_energy(path: Path, matcher: Any, *, patch: int, block: int) -> None:
@@ -49,18 +57,29 @@ def save_energy(path: Path, matcher: Any, *, patch: int, block: int) -> None:
     save_weights(path, dict(matcher.state_dict()), {"format": FORMAT, "version": VERSION, "spec": spec})
 
 
-def load_energy(run: Path) -> tuple[Any, dict[str, Any]]:
+def load_energy(run: Path, by: str | None = None) -> tuple[Any, dict[str, Any]]:
     """Read the matcher of a run folder, and its description ("kind", "patch", "block", "settings").
+
+    Parameters
+    ----------
+    run : path
+    by : {"prior", "code"}, optional
+        Default: the prior on structure, or distances of codes where there is none.
 
     Raises
     ------
     InputError
-        If the run was fitted without a prior, or the file is damaged or not ours.
+        If the run was fitted without, or the file is damaged or not ours.
     """
-    file = run / FILE
+    if by is not None and by not in READERS:
+        raise InputError("--by", f"{by!r} is none of {', '.join(READERS)}")
+    if by is None:
+        by = "prior" if (run / FILE).is_file() or not (run / CODES_FILE).is_file() else "code"
+    name, what, fitted = READERS[by]
+    file = run / name
     if not file.is_file():
-        problem = "holds no prior on structure" if run.is_dir() else "not a run folder"
-        raise InputError(run, problem, "give a run folder of `cryoaae fit --prior adversarial` or `--prior transport`")
+        problem = f"holds no {what}" if run.is_dir() else "not a run folder"
+        raise InputError(run, problem, f"give a run folder of {fitted}")
     tensors, metadata = load_weights(file)
     if metadata.get("format") != FORMAT:
         raise InputError(file, "not the energy of a prior", "give a run folder made by `cryoaae fit`")

@@ -13,11 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from cryoaae.matching.referee import Referee
+from cryoaae.models.pair_fitting import DISCRIMINATOR_BETAS
 from cryoaae.models.phase import Phase
 from cryoaae.models.structure_prior import PriorBatch, StructurePrior
-
-# A referee's Adam looks back less far than the restorer's: what it judges moves.
-REFEREE_BETAS = (0.5, 0.999)
 
 
 class AdversarialPrior(StructurePrior):
@@ -40,21 +38,23 @@ class AdversarialPrior(StructurePrior):
         return self.referee
 
     def phases(self) -> list[Phase]:
-        """The restorer's phase, then the referee's."""
+        """The restorer's phase, then the referee's, and that of a discriminator of codes."""
         return [
-            Phase("pairs", list(self.restorer.network.parameters()), self._restorer_losses, orthogonal=self.orthogonal),
+            self.restorer_phase(self._restorer_losses),
             Phase(
                 "referee", list(self.referee.parameters()), self._referee_losses,
-                betas=REFEREE_BETAS, watch=self.referee,
+                betas=DISCRIMINATOR_BETAS, watch=self.referee,
             ),
+            *self.latent_phases(),
         ]  # fmt: skip
 
     def _restorer_losses(self, batch: PriorBatch) -> dict[str, Tensor]:
-        pairs = self._losses(batch.pairs)["pairs"]
+        terms = self._losses(batch.pairs)
         restored = self.restorer(batch.blocks)
         again = self.microscope(restored, batch.draw)
         self._again = again.detach()
-        return {"pairs": pairs, "energy": self.bounded(pairs, self.referee.energy(again), restored, self.referee)}
+        terms["energy"] = self.bounded(terms["pairs"], self.referee.energy(again), restored, self.referee)
+        return terms
 
     def _referee_losses(self, batch: PriorBatch) -> dict[str, Tensor]:
         assert self._again is not None

@@ -3,21 +3,30 @@
     loss = || M_R F( f(T R y_even) - R y_odd ) ||^2, whitened, hidden coefficients weighted
 
 (DESIGN 4; SCIENCE E6, E7.) M_R is what the rotated tomogram measured; the second wedge T hid part
-of it from the input, and that part teaches the filling of wedges.
+of it from the input, and that part teaches the filling of wedges. A prior on the network's codes may stand beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from cryoaae.models.phase import Phase
-from cryoaae.models.restorer import Restorer
+from cryoaae.models.latent_prior import LatentPrior
+from cryoaae.models.linear_start import LinearStart
+from cryoaae.models.phase import Phase, Watch, Watches
+from cryoaae.models.restorer import Restorer, convolve
 from cryoaae.patches.pairs import PairBatch
 from cryoaae.patches.spectra import Spectra, interpolate
 from cryoaae.physics.fourier import multiplicity, radius, rfft, taper
 from cryoaae.runs.ranks import mean_over_ranks, ranks
 
+# A discriminator's Adam looks back less far than the restorer's: what it judges moves.
+DISCRIMINATOR_BETAS = (0.5, 0.999)
+# A discriminator of codes learns faster than the encoder, which all codes follow at once: else it chases them.
+CODES_RATE = 4.0
 # Shells quieter than this share of the loudest are not weighted any higher.
 WHITENING_FLOOR = 1e-2
 
@@ -42,24 +51,61 @@ class PairFitting(nn.Module):
         supervised one on all but what both wedges hide.
     orthogonal : bool
         Descend with orthogonalised steps of the filters (`fitting.optimisers`).
+    latent : LatentPrior, optional
+        Of the network's codes.
     """
 
     shell_weight: Tensor
 
     def __init__(
-        self, restorer: Restorer, shell_weight: Tensor, hidden_weight: float = 2.0, orthogonal: bool = False
+        self,
+        restorer: Restorer,
+        shell_weight: Tensor,
+        hidden_weight: float = 2.0,
+        orthogonal: bool = False,
+        latent: LatentPrior | None = None,
     ) -> None:
         super().__init__()
-        self.restorer = restorer
+        self.restorer, self.latent = restorer, latent
+        self.start = None if restorer.network.adds_to_linear else LinearStart()
         self.hidden_weight, self.orthogonal = hidden_weight, orthogonal
         self.register_buffer("shell_weight", shell_weight)
 
     def phases(self) -> list[Phase]:
-        """One phase: the network's weights descend the pair loss."""
-        return [Phase("pairs", list(self.restorer.network.parameters()), self._losses, orthogonal=self.orthogonal)]
+        """The network's weights descend the pair loss, then a discriminator of codes its own, where there is one."""
+        return [self.restorer_phase(self._losses), *self.latent_phases()]
+
+    def restorer_phase(self, losses: Callable[[Any], dict[str, Tensor]], *watches: Watch) -> Phase:
+        """The phase that moves the restorer."""
+        seen = watches if self.latent is None else (*watches, self.latent)
+        watch = (seen[0] if len(seen) == 1 else Watches(seen)) if seen else None
+        network = list(self.restorer.network.parameters())
+        return Phase("pairs", network, losses, orthogonal=self.orthogonal, watch=watch)
+
+    def latent_phases(self) -> list[Phase]:
+        """The phase of the latent divergence's own parameters, if it has any; after the restorer's."""
+        latent = self.latent
+        if latent is None or not latent.critic_parameters():
+            return []
+        return [
+            Phase(
+                "codes", latent.critic_parameters(), lambda _: {"codes": latent.critic_loss()},
+                betas=DISCRIMINATOR_BETAS, rate=CODES_RATE,
+            )
+        ]  # fmt: skip
 
     def _losses(self, batch: PairBatch) -> dict[str, Tensor]:
-        return {"pairs": self.distance(self.restorer(batch.inputs), batch, batch.weight)}
+        terms: dict[str, Tensor] = {}
+        if self.latent is None:
+            prediction = self.restorer(batch.inputs)
+        else:
+            *finer, coded = self.restorer.features(batch.inputs)
+            given, codes = self.latent.drawn(coded)
+            prediction = self.restorer.from_features(batch.inputs, [*finer, given])
+            terms["latent"] = self.latent.loss(codes)
+        if self.start is not None:
+            terms |= self.start(prediction, convolve(batch.inputs, self.restorer.wiener))
+        return {"pairs": self.distance(prediction, batch, batch.weight), **terms}
 
     def estimate(self, y: Tensor) -> Tensor:
         """Current estimate of the structure on the working grid, (b, 1, z, y, x)."""

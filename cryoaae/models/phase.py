@@ -26,6 +26,25 @@ class Watch(Protocol):
 
 
 @dataclass(frozen=True)
+class Watches:
+    """Several watches as one."""
+
+    parts: tuple[Watch, ...]
+
+    def doubtful(self) -> bool:
+        """Whether one of them doubts."""
+        return any(part.doubtful() for part in self.parts)
+
+    def trouble(self) -> str | None:
+        """What the first that has something to say says."""
+        return next((words for part in self.parts if (words := part.trouble()) is not None), None)
+
+    def figures(self) -> dict[str, float]:
+        """Numbers of all."""
+        return {name: value for part in self.parts for name, value in part.figures().items()}
+
+
+@dataclass(frozen=True)
 class Phase:
     """One optimiser's share of a step.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from cryoaae.errors import InputError
 from cryoaae.io.weights import load_weights, save_weights
+from cryoaae.nets.patch_autoencoder import PatchAutoencoder
 from cryoaae.nets.presence import NOTHING, STRUCTURE, Presence
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.imaging import conditions_of_mean
@@ -23,6 +25,8 @@ OTHER_NUMBERS = 40
 FINE_SHELLS = 32
 FORMAT = "cryoaae-restorer"
 FORMAT_VERSION = 4
+AUTOENCODER = "autoencoder"
+NETWORKS: dict[str, Callable[..., Any]] = {"unet": UNet, AUTOENCODER: PatchAutoencoder}
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class RestorerSpec:
     voxel_size_angstrom : float
         Voxel size of the tomograms it was fitted on.
     network : dict
-        Keywords of `UNet`.
+        Keywords of the network, with its "kind" of `NETWORKS` unless it is a U-Net.
     skewness : float
         Of the normalised density it was fitted on: its sign tells the contrast.
     noise_share : float
@@ -60,6 +64,12 @@ class RestorerSpec:
     contrast: int = 1
     quarter_turns: int = 0
     of_mean: bool = False
+
+
+def network_of(described: dict[str, Any]) -> Any:
+    """Make the network of a spec."""
+    keywords = dict(described)
+    return NETWORKS[keywords.pop("kind", "unet")](in_channels=2, **keywords)
 
 
 def averaged(fsc: Tensor, count: int) -> Tensor:
@@ -88,6 +98,9 @@ class Restorer(nn.Module):
     knows what is missing; featureless Gaussian density, where the Wiener filter is best and nothing
     can be said of what was not measured; noise alone, where the estimate is zero. The residual is
     zero at the start, and structure is certain until `know_presence`.
+
+    An autoencoder of patches stands for the whole estimate, f(y) = A(E(W y)): nothing comes past its codes, nor is
+    it told structure from noise.
 
     Parameters
     ----------
@@ -134,9 +147,13 @@ class Restorer(nn.Module):
         self.register_buffer("wiener", radial_kernel(one, reach=KERNEL_REACH))
         self.register_buffer("wiener_mean", radial_kernel(averaged(one, halves), reach=KERNEL_REACH))
         position = (torch.arange(FINE_SHELLS, dtype=torch.float64) + 0.5) / FINE_SHELLS
-        self.register_buffer("fine", interpolate(averaged(all_, halves), position).float())
-        self.network = UNet(in_channels=2, **spec.network)
-        self.presence = Presence(self.network.features, self.network.levels)
+        self.network = network_of(spec.network)
+        fine_filter = interpolate(averaged(all_, halves), position).float()
+        self.register_buffer("fine", fine_filter if self.network.adds_to_linear else torch.zeros_like(fine_filter))
+        # None where there are no features of several levels to read it from.
+        self.presence: Any = None
+        if self.network.adds_to_linear:
+            self.presence = Presence(self.network.features, self.network.levels)
         self.register_buffer("presence_known", torch.tensor(False))
         if self.network.gains is not None:
             told = torch.zeros(self.network.conditions) if condition is None else condition
@@ -155,6 +172,11 @@ class Restorer(nn.Module):
         made.condition.copy_(conditions_of_mean(self.condition))
         return made
 
+    @property
+    def code_dim(self) -> int:
+        """Length of the codes that the network makes; 0: it has none."""
+        return int(self.network.code_dim)
+
     def know_presence(self) -> None:
         """Use the probabilities of `presence` from now on."""
         self.presence_known.fill_(True)
@@ -162,7 +184,8 @@ class Restorer(nn.Module):
     @property
     def halo(self) -> int:
         """How far beyond a tile it looks, in working voxels, if the tile starts and ends at multiples of `multiple`."""
-        return KERNEL_REACH + max(self.network.reach, self.network.encoder_reach(self.presence.reach))
+        seen = 0 if self.presence is None else self.network.encoder_reach(self.presence.reach)
+        return KERNEL_REACH + int(max(self.network.reach, seen))
 
     @property
     def voxel_bytes(self) -> float:
@@ -172,16 +195,33 @@ class Restorer(nn.Module):
     @property
     def multiple(self) -> int:
         """Tile sizes, in working voxels, must be multiples of this."""
-        return self.network.multiple
+        return int(self.network.multiple)
 
     def forward(self, y: Tensor) -> Tensor:
         """Estimate the structure from normalised, band-limited densities, (b, 1, z, y, x)."""
         return self._estimate(y, self.wiener)
 
+    def from_features(self, y: Tensor, features: list[Tensor]) -> Tensor:
+        """The estimate with these in place of `features(y)`; (b, 1, z, y, x)."""
+        return self._estimate(y, self.wiener, features)
+
+    def codes(self, y: Tensor) -> Tensor:
+        """Codes of normalised densities (b, 1, z, y, x), (b, code_dim, ...) on the network's coarsest grid."""
+        return self.features(y)[-1][:, : self.code_dim]
+
+    def standardise_codes(self, y: Tensor) -> None:
+        """Begin with codes of normalised densities (b, 1, z, y, x) in the units of their prior."""
+        self.network.standardise(self._shown(y, convolve(y, self.wiener)))
+
     def features(self, y: Tensor, wiener: Tensor | None = None) -> list[Tensor]:
         """What the network sees of normalised densities (b, 1, z, y, x), at all its levels."""
         wiener = convolve(y, self.wiener) if wiener is None else wiener
-        return self.network.encode(self._faced(torch.cat([y, wiener], dim=1)), self._told(y))
+        found: list[Tensor] = self.network.encode(self._shown(y, wiener), self._told(y))
+        return found
+
+    def _shown(self, y: Tensor, wiener: Tensor) -> Tensor:
+        """What the network is given, (b, 2, z, y, x)."""
+        return self._faced(torch.cat([y, wiener], dim=1))
 
     def _told(self, y: Tensor) -> Tensor | None:
         """What the network is told of the imaging of a batch."""
@@ -192,12 +232,14 @@ class Restorer(nn.Module):
         turned = torch.rot90(y, way * self.spec.quarter_turns, (-2, -1)) if self.spec.quarter_turns else y
         return turned if self.spec.contrast == 1 else self.spec.contrast * turned
 
-    def _estimate(self, y: Tensor, kernel: Tensor) -> Tensor:
+    def _estimate(self, y: Tensor, kernel: Tensor, features: list[Tensor] | None = None) -> Tensor:
         wiener = convolve(y, self.wiener)
-        features = self.features(y, wiener)
+        features = self.features(y, wiener) if features is None else features
         residual = self._faced(self.network.decode(features, self._told(y)), -1)
+        if not self.network.adds_to_linear:
+            return residual
         linear = wiener if kernel is self.wiener else convolve(y, kernel)
-        if not self.presence_known:
+        if self.presence is None or not self.presence_known:
             return linear + residual
         p = torch.rot90(self.presence(features), -self.spec.quarter_turns, (-2, -1))
         return (1 - p[:, NOTHING, None]) * linear + p[:, STRUCTURE, None] * residual
@@ -232,7 +274,7 @@ class Restorer(nn.Module):
         try:
             model = cls(RestorerSpec(**metadata["spec"]))
             model.load_state_dict(tensors)
-        except (TypeError, KeyError, RuntimeError) as error:
+        except (TypeError, KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(file, f"weights do not fit their description ({reason})", "fit again") from error
         return model.eval()

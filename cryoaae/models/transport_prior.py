@@ -37,9 +37,8 @@ class TransportPrior(StructurePrior):
         return self.transport
 
     def phases(self) -> list[Phase]:
-        """One phase; the memory is brought up to date after the step's energy was taken."""
-        network = list(self.restorer.network.parameters())
-        return [Phase("pairs", network, self._restorer_losses, orthogonal=self.orthogonal, watch=self.transport)]
+        """The restorer's, in which the memory is brought up to date after the energy was taken; a discriminator's."""
+        return [self.restorer_phase(self._restorer_losses, self.transport), *self.latent_phases()]
 
     def _restorer_losses(self, batch: PriorBatch) -> dict[str, Tensor]:
         losses = self._losses(batch.pairs)

@@ -48,7 +48,12 @@ class UNet(nn.Module):
         Whether layers have biases.
     conditions : int
         Numbers that say how the density was imaged; 0: the network is for one way of imaging.
+    code : int
+        Length of a code, linear in the features of the coarsest level, that stands in their place; 0: none.
     """
+
+    # What it gives is added to the linear estimate.
+    adds_to_linear = True
 
     def __init__(
         self,
@@ -57,21 +62,25 @@ class UNet(nn.Module):
         convolutions: int = 2,
         bias: bool = False,
         conditions: int = 0,
+        code: int = 0,
     ) -> None:
         super().__init__()
         levels = len(widths)
-        self.widths, self.conditions = tuple(widths), conditions
-        self.levels, self.convolutions, self.features = levels, convolutions, sum(widths)
+        if code and levels < 2:
+            raise ValueError("a network of one level has no bottleneck for a code")
+        self.widths, self.conditions, self.code_dim = tuple(widths), conditions, code
+        coarsest = code or widths[-1]
+        self.levels, self.convolutions, self.features = levels, convolutions, sum(widths[:-1]) + coarsest
         self.down = nn.ModuleList(
             _convolutions(in_channels if i == 0 else widths[i - 1], w, convolutions, bias) for i, w in enumerate(widths)
         )
         # Narrowed before it is enlarged: full-resolution channels are what costs.
-        self.narrow = nn.ModuleList(
-            nn.Conv3d(widths[i + 1], widths[i], 1, bias=False) for i in range(levels - 1)
-        )
+        below = [*widths[1:-1], coarsest]
+        self.narrow = nn.ModuleList(nn.Conv3d(below[i], widths[i], 1, bias=False) for i in range(levels - 1))
         self.up = nn.ModuleList(
             _convolutions(2 * widths[i], widths[i], convolutions, bias) for i in range(levels - 1)
         )
+        self.code = nn.Conv3d(widths[-1], code, 1, bias=False) if code else None
         self.last = nn.Conv3d(widths[0], 1, 1, bias=False)
         self.gains = _Gains(conditions, sum(self.blocks)) if conditions else None
         self._initialise()
@@ -135,7 +144,19 @@ class UNet(nn.Module):
                 x = halved(x)
             x = in_boxes(partial(self._down, level, block, condition), [x], reach=self.convolutions)
             features.append(x)
+        if self.code is not None:
+            features[-1] = pointwise(self.code, x)
         return features
+
+    @torch.no_grad()
+    def standardise(self, x: Tensor) -> None:
+        """Scale the code: of volumes (b, c, z, y, x) its mean squares are 1, and the output stays as it was."""
+        if self.code is None:
+            return
+        codes = self.encode(x)[-1].movedim(1, -1).flatten(0, -2)
+        loudness = codes.square().mean(dim=0).sqrt().clamp(min=1e-6)
+        self.code.weight.div_(loudness[:, None, None, None, None])
+        self.narrow[-1].weight.mul_(loudness[:, None, None, None])  # type: ignore[operator]
 
     def decode(self, features: list[Tensor], condition: Tensor | None = None) -> Tensor:
         """Features of all levels -> (b, 1, z, y, x)."""

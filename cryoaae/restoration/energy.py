@@ -14,6 +14,7 @@ from cryoaae.errors import InputError, InterruptedRunError
 from cryoaae.io.atomic import check_output
 from cryoaae.io.mrc import create_volume, open_volume
 from cryoaae.io.project import Tomogram, open_tomogram
+from cryoaae.matching.code_distance import CodeDistance
 from cryoaae.matching.frozen import load_energy
 from cryoaae.matching.structure import Clouds, Microscope, require_halves
 from cryoaae.models.restorer import Restorer
@@ -45,6 +46,9 @@ class EnergyOptions:
         ``auto``, ``cpu`` or ``cuda[:i]``.
     allow_scale : bool
         Accept a voxel size that differs from the one the model was fitted on.
+    by : {"prior", "code"}, optional
+        What says how unusual a patch is: the prior on structure of the fit, or the distance of its codes from those
+        of real patches. Default: the prior, where there is one.
     """
 
     turns: int = 8
@@ -52,6 +56,7 @@ class EnergyOptions:
     seed: int = 0
     device: str = "auto"
     allow_scale: bool = False
+    by: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("--turns", self.turns), ("--step", self.step)):
@@ -95,9 +100,10 @@ def energy(
         The restoration (MRC), in the units of the halves.
     output : path
         The map (MRC): energy less the mean energy of real patches. Of an adversarial prior in nats, minus the log
-        density ratio; of transport in squared units of whitened features, the first variation of the divergence.
+        density ratio; of transport in squared units of whitened features, the first variation of the divergence; of
+        codes their squared distance from those of real patches, by the variance along each axis.
     model : path
-        Run folder of a fit with a prior.
+        Run folder of a fit with a prior on structure, or of one with codes.
     even, odd : paths
         The halves that it was made from: the noise is theirs.
     tilts, tilt_range, tilt_axis, flip_tilts
@@ -113,8 +119,8 @@ def energy(
     Returns
     -------
     dict
-        "path", "prior", "mean", "highest", "lowest" of the map, "real_sd" of a single real patch, "unusual": share
-        of patches above all but 1 % of real ones.
+        "path", "prior" (its kind, or "code"), "mean", "highest", "lowest" of the map, "real_sd" of a single real
+        patch, "unusual": share of patches above all but 1 % of real ones.
 
     Raises
     ------
@@ -159,7 +165,7 @@ def energy(
             turns=chosen.turns, step=_step(chosen, work.spec), advance=advance,
         )  # fmt: skip
         told.finish()
-        label = f"energy, {work.spec['kind']} prior"
+        label = f"energy, {_reader(work.spec)}"
         with create_volume(output, shape, like=work.restored, label=label, overwrite=overwrite) as out:
             grid = found.on_grid(core, frame.working_zyx)
             from_working(grid, out, frame, Normalisation(0.0, 1.0), scratch=scratch, check=check)
@@ -193,9 +199,13 @@ def plan_energy(
     work = _checked(Path(restored), Path(output), Path(model), geometry, chosen, opening or {}, overwrite=overwrite)
     step = _step(chosen, work.spec)
     return [
-        f"would map the energy of {restored} by the {work.spec['kind']} prior of {model}: {chosen.turns} turns at "
+        f"would map the energy of {restored} by {_reader(work.spec)} of {model}: {chosen.turns} turns at "
         f"places {step} working voxels apart -> {output}"
     ]
+
+
+def _reader(spec: dict[str, Any]) -> str:
+    return "the codes" if spec["kind"] == CodeDistance.kind else f"the {spec['kind']} prior"
 
 
 def _step(options: EnergyOptions, spec: dict[str, Any]) -> int:
@@ -213,8 +223,10 @@ def _checked(
     overwrite: bool,
 ) -> _Work:
     """Open everything and refuse what cannot be mapped, before any work."""
-    matcher, spec = load_energy(run)
+    matcher, spec = load_energy(run, options.by)
     restorer = Restorer.load(run)
+    if spec["kind"] == CodeDistance.kind:
+        matcher.look_through(restorer.to(choose_device(options.device)).codes)
     items = resolve_with_model((), restorer, geometry, opening)
     if len(items) > 1:
         raise InputError(restored, f"one restoration for {len(items)} tomograms", "give the halves of one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import tempfile
 import time
@@ -14,15 +15,18 @@ from typing import Any
 import torch
 
 from cryoaae.errors import FittingDivergedError, InputError, InterruptedRunError
+from cryoaae.fitting.code_report import report_codes
 from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.pair_feed import BLOCK_MARGIN
 from cryoaae.fitting.presence import learn_presence
-from cryoaae.fitting.session import Session, check_tomogram, prepare
+from cryoaae.fitting.session import Session, check_start, check_tomogram, prepare
 from cryoaae.fitting.settings import FitSettings
-from cryoaae.io.atomic import write_bytes
+from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs, split_inputs
+from cryoaae.matching.frozen import CODES_FILE as CODES
 from cryoaae.matching.frozen import FILE as ENERGY
+from cryoaae.matching.frozen import save_energy
 from cryoaae.models.general import load_any
 from cryoaae.models.restorer import Restorer
 from cryoaae.models.structure_prior import StructurePrior
@@ -130,6 +134,7 @@ def _fit_here(
     for tomogram in tomograms:
         check_tomogram(tomogram, settings)
     start = None if init is None and settings.start == "spectrum" else load_any(init)
+    check_start(start, settings)
     if rank:
         wait_for_all()  # until the folder is made
         _follow(run_path, tomograms, settings, device, start, resume=resume, progress=progress)
@@ -160,6 +165,8 @@ def _check_shares(settings: FitSettings, count: int) -> None:
         raise InputError("batch_size", problem, f"give --set batch_size={count} or more")
     if count > 1 and settings.prior != "none":
         raise InputError("--prior", "is for one process", "start one, or fit without a prior")
+    if count > 1 and settings.latent_prior != "none":
+        raise InputError("latent_prior", "is for one process", "start one, or fit without a prior")
 
 
 def _follow(
@@ -251,14 +258,25 @@ class Recorder:
         self.preview()
         if self.loop.held_out:
             self._draw_losses()
-            self.loop.average.load_state_dict(self.loop.best)
-        restorer: Restorer = self.loop.average.restorer
-        if self.settings.presence:
+        restorer = self.session.best()
+        if self.settings.presence and restorer.presence is not None:
             self.progress.message("learning to tell structure from noise")
             learn_presence(restorer, self.session.feed.pool, margin=BLOCK_MARGIN, seed=self.settings.seed)
         if isinstance(self.loop.model, StructurePrior):
             self.loop.model.save_energy(self.folder.path / ENERGY)
+        if restorer.code_dim:
+            self._report_codes(restorer)
         restorer.save(self.folder.path / "model.safetensors")
+
+    def _report_codes(self, restorer: Restorer) -> None:
+        """Say what the codes are worth, and keep how those of real patches are distributed."""
+        distance, found = report_codes(restorer, self.session.feed, self.settings)
+        write_text(self.folder.path / "codes.json", json.dumps(found) + "\n")
+        if distance is not None:
+            sizes = {"patch": self.settings.prior_patch, "block": self.settings.patch_size}
+            save_energy(self.folder.path / CODES, distance, **sizes)
+        words = "code unused: " if found["unused"] else ""
+        self.progress.message(f"{words}the output changes by {found['use']:.1%} when patches exchange their codes")
 
     def _limit(self) -> str:
         steps, minutes = self.settings.steps, self.settings.minutes
