@@ -70,8 +70,9 @@ from cryoaae.runs.progress import ConsoleProgress
 RUNS = Path("benchmark_runs") / "restoration"
 CORES = 2
 DEVICE = "cpu"
-# Steps of the two short fits that the pace is read from; the warm-up of a fit is no slower than the rest.
-PACE_STEPS = (15, 60)
+# Steps of the two short fits that the pace is read from; the warm-up of a fit is no slower than the rest. Both are
+# evaluated as often as a long fit (`FitSettings.evaluations`), or what that costs would be counted with the steps.
+PACE_STEPS = (20, 60)
 NEVER = 10**6
 
 
@@ -162,8 +163,7 @@ def weights_of(leg: Leg, data: Data, settings: FitSettings) -> Path:
         start = load_any(None) if settings.start == "general" else None
         session = prepare(tomograms, settings, device=torch.device(DEVICE), scratch=scratch, init=start)
         session.loop.load_state(load_latest(leg.folder / "checkpoints"))
-        session.loop.average.load_state_dict(session.loop.best)
-        restorer = session.loop.average.restorer
+        restorer = session.best()
         if settings.presence:
             learn_presence(restorer, session.feed.pool, margin=BLOCK_MARGIN, seed=settings.seed)
         restorer.save(weights)
@@ -172,11 +172,10 @@ def weights_of(leg: Leg, data: Data, settings: FitSettings) -> Path:
 
 
 def restored(data: Data, weights: Path, output: Path) -> float:
-    """Restore a run's data from file to file; return the CPU-seconds."""
-    halves = "single" not in data.volumes
+    """Restore a run's data from file to file, as the command does; return the CPU-seconds."""
     cpu = time.process_time()
     cryoaae.restore(
-        **data.inputs(), output=output, model=weights, symmetries=True, halves=halves, device=DEVICE, overwrite=True,
+        **data.inputs(), output=output, model=weights, symmetries=True, device=DEVICE, overwrite=True,
         contrast_transfer=data.transfer,
     )  # fmt: skip
     return time.process_time() - cpu

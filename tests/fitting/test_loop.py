@@ -15,10 +15,11 @@ from cryoaae.errors import FittingDivergedError
 from cryoaae.fitting.budget import Budget, Plateau
 from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.presence import learn_presence
-from cryoaae.fitting.session import prepare
+from cryoaae.fitting.session import Session, prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.io.project import Tomogram
+from cryoaae.models.general import GeneralRestorer
 from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.patches.featureless import random_phases
 from cryoaae.physics.fourier import irfft, rfft, taper
@@ -69,6 +70,35 @@ def go(fit: Loop, until: int | None = None) -> str | None:
 
 def weights(fit: Loop) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in fit.average.parameters()])
+
+
+def moved(session: Session, by: float) -> dict[str, torch.Tensor]:
+    """Let the fit have found weights so far from those it started from; return these."""
+    network = session.loop.average.restorer.network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for name, value in session.loop.best.items():
+        if ".network." in name:
+            value += by
+    return before
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.7, 1.0])
+def test_of_the_general_restorer_a_share_of_the_change_is_kept(kept: float, tmp_path: Path) -> None:
+    settings, general = replace(SMALL, kept_change=kept), GeneralRestorer.bundled()
+    session = prepare([tomogram()], settings, device=torch.device("cpu"), scratch=tmp_path, init=general)
+    before = moved(session, 0.5)
+    after = session.best().network.state_dict()
+    assert before
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value + kept * 0.5)
+
+
+def test_of_any_other_start_all_is_kept(tmp_path: Path) -> None:
+    session = prepare([tomogram()], SMALL, device=torch.device("cpu"), scratch=tmp_path, init=None)
+    before = moved(session, 0.5)
+    after = session.best().network.state_dict()
+    assert before
+    assert all(torch.allclose(after[name], value + 0.5) for name, value in before.items())
 
 
 @pytest.mark.parametrize("refills", [0, 1])
