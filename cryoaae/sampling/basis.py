@@ -115,7 +115,7 @@ def grid_turns(shape_zyx: Sequence[int]) -> tuple[Tensor, Tensor]:
         if not torch.equal(rotation.abs() @ shape, shape):
             continue
         # Row vectors: p R is R^T p, where the density at p came from.
-            found = (points @ rotation + shape // 2) % shape
-            rotations.append(rotation.float())
-            sources.append((found[:, 0] * shape[1] + found[:, 1]) * shape[2] + found[:, 2])
+        found = (points @ rotation + shape // 2) % shape
+        rotations.append(rotation.float())
+        sources.append((found[:, 0] * shape[1] + found[:, 1]) * shape[2] + found[:, 2])
     return torch.stack(rotations), torch.stack(sources)
