@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from cryoaae.errors import InputError
 from cryoaae.io.weights import load_weights, save_weights
-from cryoaae.nets.patch_autoencoder import PatchAutoencoder
 from cryoaae.nets.presence import NOTHING, STRUCTURE, Presence
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.imaging import conditions_of_mean
@@ -26,7 +24,6 @@ FINE_SHELLS = 32
 FORMAT = "cryoaae-restorer"
 FORMAT_VERSION = 4
 AUTOENCODER = "autoencoder"
-NETWORKS: dict[str, Callable[..., Any]] = {"unet": UNet, AUTOENCODER: PatchAutoencoder}
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class RestorerSpec:
     voxel_size_angstrom : float
         Voxel size of the tomograms it was fitted on.
     network : dict
-        Keywords of the network, with its "kind" of `NETWORKS` unless it is a U-Net.
+        Keywords of the network, with its "kind", `AUTOENCODER`, unless it is a U-Net.
     skewness : float
         Of the normalised density it was fitted on: its sign tells the contrast.
     noise_share : float
@@ -69,7 +66,14 @@ class RestorerSpec:
 def network_of(described: dict[str, Any]) -> Any:
     """Make the network of a spec."""
     keywords = dict(described)
-    return NETWORKS[keywords.pop("kind", "unet")](in_channels=2, **keywords)
+    kind = keywords.pop("kind", "unet")
+    if kind == "unet":
+        return UNet(in_channels=2, **keywords)
+    if kind != AUTOENCODER:
+        raise KeyError(kind)
+    from cryoaae.nets.patch_autoencoder import PatchAutoencoder  # needs MONAI, which takes seconds to load
+
+    return PatchAutoencoder(in_channels=2, **keywords)
 
 
 def averaged(fsc: Tensor, count: int) -> Tensor:
