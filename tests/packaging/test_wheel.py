@@ -53,7 +53,7 @@ def test_installed_wheel_simulates_fits_and_restores(tmp_path: Path, tiny_settin
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert where.startswith(str(site))
-    assert where.split()[1:] == ["fast", "filament", "full"]
+    assert where.split()[1:] == ["cryogen1", "cryogen2", "fast", "filament", "full", "volumetric"]
     command("simulate", "-o", "data", "--shape", "48", "48", "48", "-q")
     halves = ("--even", "data/even.mrc", "--odd", "data/odd.mrc", "--tilts", "data/tilts.tlt")
     command("fit", *halves, "-o", "run", "--steps", "3", *tiny_settings, "-q")
