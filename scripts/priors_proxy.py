@@ -3,8 +3,9 @@
 The classifier of `benchmark_proxy` in a smaller edition, for a fit a phantom is not affordable: patches of 16 working
 voxels instead of 24, 500 steps, and one tomogram cut in two along the tilt axis, across which nothing is smeared. It
 learns to tell real patches from `T R x_hat + n` on one side and is scored on the other, then with the sides exchanged;
-no patch of one side shares a voxel with one of the other. Few places are independent in so small a volume, so an area
-is good to some 0.03; truth and smear are measured in the same way and stand beside.
+no patch of one side shares a voxel with one of the other. Truth and smear are measured in the same way and stand
+beside. It is a weak judge: on one phantom of 96^3 voxels the power-matched smear had 0.55 and the truth 0.48, where
+`benchmark_proxy`, which learns on six phantoms, told such a smear with 0.79.
 """
 
 from __future__ import annotations

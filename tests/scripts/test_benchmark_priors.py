@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from cryoaae.config import load_fit_config
@@ -136,16 +135,3 @@ def test_sides_share_no_voxel(tmp_path: Path) -> None:
         centres = torch.stack([clouds._place()[2] for _ in range(60)])[:, 1]
         reached.append((int(centres.min()) - proxy.PATCH // 2, int(centres.max()) + proxy.PATCH // 2))
     assert reached[0][1] <= reached[1][0], "along the tilt axis"
-
-
-@pytest.mark.slow
-def test_a_smear_is_told_from_real_patches_better_than_the_truth_is(tmp_path: Path) -> None:
-    import cryoaae
-
-    folder = cryoaae.simulate(tmp_path / "data", shape_zyx=(64, 64, 64), seed=3)
-    files = {half: folder / f"{half}.mrc" for half in ("even", "odd")}
-    data = conditions.Data(files, folder / "truth.mrc", folder / "tilts.tlt", folder / "particles.star", {})
-    tomogram = proxy.opened(data, working_bin=1)
-    shown = proxy.truth_and_smear(data)
-    areas = {name: proxy.proxy_area(tomogram, shown[name], 0, steps=200, blocks=150) for name in shown}
-    assert areas["smeared"] > areas["truth"] + 0.05
