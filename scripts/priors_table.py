@@ -77,8 +77,8 @@ def table(rows: Rows) -> str:
         "shells of those bands, in the measured region and in the wedge. AUC: how well a small classifier tells real "
         "patches from the output, turned and measured again (`scripts/priors_proxy.py`); 0.5 if it cannot, and the "
         "truth's own is what can be had. One tomogram makes a weak judge: on a first of 96^3 voxels the power-matched "
-        "smear had 0.55 and the truth 0.48, on one of 64^3 without binning both 0.47. Lost, invented: particles by matched "
-        "filter. A prior counts as realism if its AUC is below those of the two changed defaults, "
+        "smear had 0.55 and the truth 0.48, on one of 64^3 without binning both 0.47. Lost, invented: particles by "
+        "matched filter. A prior counts as realism if its AUC is below those of the two changed defaults, "
         "whose power was brought to the signal's with no prior at all.", "",
     ]  # fmt: skip
     for condition in CONDITIONS:
