@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from benchmark_rows import append, provenance, read_rows
+from shared_data import shared
 from torch import Tensor
 
 from cryoaae.io.atomic import write_text
@@ -328,9 +329,7 @@ def main() -> None:
         fit_here(method, Path(store), int(clusters), int(seed), Path(output))
         return
     if not options.table:
-        if options.maps is None and "CRYOAAE_DATA" not in os.environ:
-            parser.error("--maps FOLDER is needed where CRYOAAE_DATA is not set")
-        maps = options.maps or Path(os.environ["CRYOAAE_DATA"]) / "maps_10A"
+        maps = shared(parser, "--maps", options.maps, "maps_10A")
         for name in options.sets:
             for seed in options.seeds:
                 run_missing(name, seed, options.methods, maps, options.count)

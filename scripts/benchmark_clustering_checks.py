@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ import numpy as np
 import torch
 from benchmark_clustering import CLASSES, RUNS, made
 from benchmark_rows import append, provenance, read_rows
+from shared_data import shared
 from torch import Tensor
 
 from cryoaae.io.atomic import write_text
@@ -237,9 +237,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only make the table again")
     options = parser.parse_args()
     if not options.table:
-        if options.maps is None and "CRYOAAE_DATA" not in os.environ:
-            parser.error("--maps FOLDER is needed where CRYOAAE_DATA is not set")
-        maps = options.maps or Path(os.environ["CRYOAAE_DATA"]) / "maps_10A"
+        maps = shared(parser, "--maps", options.maps, "maps_10A")
         for seed in options.seeds:
             if (seed, options.count) in {(row["seed"], row["count"]) for row in read_rows(ROWS)}:
                 continue

@@ -30,6 +30,7 @@ from benchmark_ribosomes import RUNS, seventy
 from benchmark_rows import append, provenance, read_rows
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
+from shared_data import shared
 from torch import Tensor
 
 from cryoaae.io.atomic import write_text
@@ -170,11 +171,10 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only make the table again")
     options = parser.parse_args()
     if not options.table:
-        if options.data is None and "CRYOAAE_DATA" not in os.environ:
-            parser.error("--data FOLDER is needed where CRYOAAE_DATA is not set")
+        data = shared(parser, "--data", options.data)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
         for name in options.sets:
-            append(ROWS, measure(name, options.data or Path(os.environ["CRYOAAE_DATA"])))
+            append(ROWS, measure(name, data))
     write_text(TABLE, table(read_rows(ROWS)))
 
 

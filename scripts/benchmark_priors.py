@@ -43,7 +43,7 @@ from priors_proxy import (
     with_matched_noise,
 )
 from priors_table import AMPLITUDE, NOISE, PLAIN, ROWS, VARIANTS, done, table
-from restoration_conditions import CONDITIONS, FIRST_SEED, VOXEL_ANGSTROM, Data, Run, prepared
+from restoration_conditions import CONDITIONS, FIRST_SEED, VOXEL_ANGSTROM, Data, Run, named, prepared
 from restoration_table import scores_of
 
 import cryoaae
@@ -161,10 +161,7 @@ def main() -> None:
     parser.add_argument("--here", action="store_true", help="make the one run that is named in this process")
     options = parser.parse_args()
     wanted = plan(options.confirm)
-    if options.names:
-        wanted = [run for run in wanted if any(f"{run.name}/".startswith(f"{n.rstrip('/')}/") for n in options.names)]
-        if not wanted:
-            parser.error(f"no run is called {' or '.join(options.names)}; --list names them")
+    wanted = named(wanted, options.names, parser)
     if options.list:
         for run in wanted:
             state = "done" if run.name in done(read_rows(ROWS)) else "to do"

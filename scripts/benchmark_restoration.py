@@ -41,6 +41,7 @@ from restoration_conditions import (
     VARIANTS,
     Data,
     Run,
+    named,
     plan,
     prepared,
 )
@@ -375,10 +376,7 @@ def main() -> None:
     wanted = plan(FIRST_SEED)
     if options.tune:  # phantoms are reported on alone
         wanted = [run for run in plan(FIRST_TUNING_SEED) if not CONDITIONS[run.condition].phantom]
-    if options.names:
-        wanted = [run for run in wanted if any(f"{run.name}/".startswith(f"{n.rstrip('/')}/") for n in options.names)]
-        if not wanted:
-            parser.error(f"no run is called {' or '.join(options.names)}; --list names them")
+    wanted = named(wanted, options.names, parser)
     if options.list:
         for run in wanted:
             state = "done" if run.name in done(read_rows(rows)) else f"about {expected_minutes(run):.0f} minutes"

@@ -17,7 +17,6 @@ last. Stores and runs lie in benchmark_runs/ribosomes.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
+from shared_data import shared
 from torch import Tensor
 
 from cryoaae.io.atomic import write_text
@@ -285,9 +285,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only make the table again")
     options = parser.parse_args()
     if not options.table:
-        if options.data is None and "CRYOAAE_DATA" not in os.environ:
-            parser.error("--data FOLDER is needed where CRYOAAE_DATA is not set")
-        append(ROWS, measure(options.data or Path(os.environ["CRYOAAE_DATA"]), options.draws))
+        append(ROWS, measure(shared(parser, "--data", options.data), options.draws))
     write_text(TABLE, table(read_rows(ROWS)[-1]))
 
 

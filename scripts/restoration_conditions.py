@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,16 @@ def plan(first_seed: int = FIRST_SEED) -> list[Run]:
     runs += [Run("full", "default", first_seed + i) for i in (1, 2)]
     runs += [Run("full", "unet", first_seed + i) for i in (0, 1, 2)]
     return runs + [Run("small", variant, first_seed + i) for i in (0, 1) for variant in ABLATED]
+
+
+def named(runs: Sequence[Any], names: Sequence[str], parser: argparse.ArgumentParser) -> list[Any]:
+    """Runs whose names begin with one of these, a whole part at a time; all without names; an error if none does."""
+    if not names:
+        return list(runs)
+    found = [run for run in runs if any(f"{run.name}/".startswith(f"{name.rstrip('/')}/") for name in names)]
+    if not found:
+        parser.error(f"no run is called {' or '.join(names)}; --list names them")
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,6 @@ import typer
 from cryoaae.cli import options as o
 from cryoaae.errors import InputError
 
-# What a store of subtomograms is known by.
-STORE_SUFFIXES = (".h5", ".hdf5")
-
 
 def command(
     output: Annotated[
@@ -68,6 +65,8 @@ def command(
     The tilts come from the model if it was fitted on these tomograms. A store of subtomograms (STORE.h5 of `extract`)
     becomes a store of restored ones; it knows its tilts.
     """
+    from cryoaae.io.names import STORE_SUFFIXES
+
     stores = [path for path in inputs or () if path.suffix.lower() in STORE_SUFFIXES]
     if stores:
         unused = {

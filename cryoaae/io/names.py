@@ -9,6 +9,8 @@ from cryoaae.io.tilts import TILT_SUFFIXES
 
 MAP_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".ali")
 PACKED_SUFFIXES = (".gz", ".bz2")
+# What a store of subtomograms is known by.
+STORE_SUFFIXES = (".h5", ".hdf5")
 PIXEL_TOKEN = re.compile(r"[_-]\d+(?:\.\d+)?apx", re.IGNORECASE)
 HALF_TOKEN = re.compile(r"(?:^|(?<=[_.\-\s]))(evn|even|odd|half1|half2)(?=[_.\-\s]|$)", re.IGNORECASE)
 SIDES = {"evn": "even", "even": "even", "half1": "even", "odd": "odd", "half2": "odd"}

@@ -78,8 +78,8 @@ class PairFitting(nn.Module):
     def restorer_phase(self, losses: Callable[[Any], dict[str, Tensor]], *watches: Watch) -> Phase:
         """The phase that moves the restorer."""
         seen = watches if self.latent is None else (*watches, self.latent)
-        watch = (seen[0] if len(seen) == 1 else Watches(seen)) if seen else None
         network = list(self.restorer.network.parameters())
+        watch = Watches(seen) if seen else None
         return Phase("pairs", network, losses, orthogonal=self.orthogonal, watch=watch)
 
     def latent_phases(self) -> list[Phase]:

@@ -178,6 +178,10 @@ class _Calibration:
         """Relative size of the error that is foretold, on the continued working grid of the whole."""
         return self.error_size(self.volumes.estimate, self._inside)
 
+    @cached_property
+    def _size_here(self) -> Tensor:
+        return self._in_region(self.size)
+
     def _drawn(self, number: int) -> Tensor:
         """A draw as it was made, on the continued working grid of the whole."""
         return self.volumes.continued(self.volumes.store.read(number))
@@ -236,7 +240,7 @@ class _Calibration:
     @cached_property
     def confirmed(self) -> Confirmed:
         """How far the halves confirm what is foretold of places."""
-        return self.local_error.confirms(self._in_region(self.size), self.tomogram.counted)
+        return self.local_error.confirms(self._size_here, self.tomogram.counted)
 
     def places(self) -> dict[str, Any]:
         """How the spread came to its places, and whether that holds on blocks it was not confirmed on."""
@@ -247,7 +251,7 @@ class _Calibration:
 
     def _checked_places(self) -> dict[str, Any]:
         one, other = self.parts
-        size, elsewhere = self._in_region(self.size), self.local_error.confirms(self._in_region(self.size), one)
+        size, elsewhere = self._size_here, self.local_error.confirms(self._size_here, one)
         power = uneven(size, elsewhere.applied) / uneven(size, self.confirmed.applied)
         spread = torch.zeros(self.tomogram.shape, dtype=torch.float64)
         for deviation in self.deviations:

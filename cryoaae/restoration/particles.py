@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cryoaae.errors import InputError, InterruptedRunError
 from cryoaae.io.atomic import check_output
+from cryoaae.io.names import STORE_SUFFIXES
 from cryoaae.io.store import PROVENANCE, StoreWriter, SubtomogramStore, other_facts, partial_path
 from cryoaae.io.weights import digest
 from cryoaae.models.general import GeneralRestorer, load_any
@@ -42,7 +43,6 @@ from cryoaae.runs.provenance import file_facts, versions
 from cryoaae.runs.resources import keep_freed_memory, preflight, set_threads
 from cryoaae.volume import Volume
 
-STORE_SUFFIXES = (".h5", ".hdf5")
 # Particles over which density and noise are measured.
 MEASURED = 400
 # Models kept, one for each wedge; particles of a tomogram come together.

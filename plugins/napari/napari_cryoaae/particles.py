@@ -20,7 +20,7 @@ from cryoaae.io.particles_star import CENTRED, PIXELS
 from napari_cryoaae.facts import ANGSTROM as ANGSTROM_PER_UNIT
 from napari_cryoaae.facts import KEY, LayerFacts, Role
 
-LISTS, STORES = (".star", ".tbl"), (".h5", ".hdf5")
+LISTS = (".star", ".tbl")
 STORE_FORMAT = "cryoaae-subtomograms"
 # Feature of a point: its row in the list, from 0.
 ROW = "row"

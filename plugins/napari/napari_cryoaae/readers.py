@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from cryoaae.errors import InputError
 from cryoaae.io.mrc import open_volume, peek_header
 from cryoaae.io.mrc_header import MrcHeader, choose_voxel_size
-from cryoaae.io.names import PACKED_SUFFIXES, match_name
+from cryoaae.io.names import PACKED_SUFFIXES, STORE_SUFFIXES, match_name
 from cryoaae.runs.progress import NullProgress
 from napari_cryoaae.contrast import sampled_limits
 from napari_cryoaae.facts import KEY, LayerFacts, Role, role_of_file
 from napari_cryoaae.latent_map import is_latent_folder, read_latent_map
-from napari_cryoaae.particles import AXES, LISTS, STORES, is_store, place_particles, points_layer
+from napari_cryoaae.particles import AXES, LISTS, is_store, place_particles, points_layer
 from napari_cryoaae.run_folder import Restoration, is_run_folder, read_restoration, read_run, restoration_of
 from napari_cryoaae.spread_record import SpreadRecord, draw_number, read_spread, spread_of, spreads_near
 
@@ -172,7 +172,7 @@ def _reader_of(path: Path) -> Callable[[Path], list[LayerData]] | None:
         if is_latent_folder(path):
             return read_latent_folder
         return None if read_spread(path) is None else read_sample_folder
-    if path.suffix.lower() in LISTS or (path.suffix.lower() in STORES and is_store(path)):
+    if path.suffix.lower() in LISTS or (path.suffix.lower() in STORE_SUFFIXES and is_store(path)):
         return read_points
     packed = path.suffix.lower() in PACKED_SUFFIXES
     suffix = Path(path.stem).suffix if packed else path.suffix
