@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cryoaae.autoencoding.settings import VARIANTS, AutoencodingSettings, unused_settings
 from cryoaae.errors import InputError
-from cryoaae.fitting.settings import FitSettings
+from cryoaae.fitting.settings import FROM_SPECTRUM, FitSettings
 from cryoaae.registry import suggestion
 from cryoaae.subtomograms.settings import ClusterSettings
 
@@ -52,7 +52,7 @@ class FitConfig(BaseModel):
     blocks: Whole = FitSettings.blocks
     renew_every: Whole = FitSettings.renew_every
     batch_size: Whole = FitSettings.batch_size
-    start: Literal["spectrum", "general"] = "spectrum"
+    start: Literal["general", "spectrum"] = "general"
     network: Literal["unet", "autoencoder"] = "unet"
     widths: Annotated[list[Whole], Field(min_length=1, max_length=6)] = list(FitSettings.widths)
     learning_rate: Annotated[float, Field(gt=0, le=1)] = FitSettings.learning_rate
@@ -103,8 +103,11 @@ class FitConfig(BaseModel):
         return self
 
     def settings(self) -> FitSettings:
-        """Return the same as plain settings."""
-        return FitSettings(**self.model_dump(exclude={"widths"}), widths=tuple(self.widths))
+        """Return the same as plain settings; a start from the spectrum brings its own rate where none was given."""
+        values = self.model_dump(exclude={"widths"})
+        if self.start == FROM_SPECTRUM["start"]:
+            values |= {key: value for key, value in FROM_SPECTRUM.items() if key not in self.model_fields_set}
+        return FitSettings(**values, widths=tuple(self.widths))
 
 
 def presets(command: str = "fit") -> dict[str, Path]:

@@ -42,7 +42,8 @@ from cryoaae.restoration.stream import filter_in_place
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "contrast.json"
 RUNS = Path("benchmark_runs") / "contrast"
 EDGE, STEPS = 80, 100
-SETTINGS = FitSettings(steps=STEPS, minutes=None, patch_size=32, block_size=64, blocks=8, evaluations=4, refills=2)
+SETTINGS = FitSettings.from_spectrum(
+    steps=STEPS, minutes=None, patch_size=32, block_size=64, blocks=8, evaluations=4, refills=2)
 FLOORS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 LONG = ((2000.0, 1000.0), (1000.0, 400.0), (400.0, 200.0))
 # Shares of the true defocus.

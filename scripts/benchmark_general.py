@@ -18,7 +18,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ from restoration_table import ROWS as RESTORATION_ROWS
 from restoration_table import final, header, line, measured, null_title, of, scores_of
 
 import cryoaae
+from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_text
 from cryoaae.io.weights import digest
 from cryoaae.models.general import GeneralRestorer
-from cryoaae.restoration.adapt import adapted_settings
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "general.json"
 TABLE = ROWS.with_suffix(".md")
@@ -55,7 +55,7 @@ def name_of(run: Run) -> str:
 def measure(run: Run, data: Data, folder: Path, *, adapt: bool) -> dict[str, Any]:
     """Restore without a fit, adapt, restore again; scores of both and of the nulls."""
     general = GeneralRestorer.bundled()
-    settings = replace(adapted_settings(3.0, seed=run.seed), minutes=None, steps=ADAPT_STEPS)
+    settings = FitSettings(seed=run.seed, minutes=None, steps=ADAPT_STEPS)
     models: dict[str, Path | None] = {"general": None}
     if adapt:
         models["adapted"] = folder / "adapted"
@@ -102,7 +102,7 @@ def latest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
 
 def from_scratch(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Scores of a 12-minute fit from scratch on the same data, if they stand."""
-    same = [r for r in of(rows, row["condition"]) if r["seed"] == row["seed"]] if measured(rows) else []
+    same = [r for r in of(rows, row["condition"], "scratch") if r["seed"] == row["seed"]] if measured(rows) else []
     return final(same[-1]) if same else None
 
 

@@ -206,7 +206,7 @@ def fitting(device: str, batch: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         even, odd = write_halves(Path(name), (96, 192, 192))
         tomograms = [open_tomogram(item) for item in resolve_inputs([], even=[even], odd=[odd], tilt_range=TILT_RANGE)]
-        settings = FitSettings(steps=4 * FIT_STEPS, batch_size=batch, refills=0)
+        settings = FitSettings.from_spectrum(steps=4 * FIT_STEPS, batch_size=batch, refills=0)
         loop = prepare(
             tomograms, settings, device=choose_device(device), scratch=Path(name) / "scratch", init=None
         ).loop  # fmt: skip

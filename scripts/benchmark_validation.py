@@ -123,7 +123,7 @@ def simulate(data: Path, snr: float, tilt_range: tuple[int, int], *options: Any)
 def fit(run: Path, halves: Sequence[Any], steps: int) -> None:
     """Fit unless the run stands already."""
     if not (run / "model.safetensors").exists():
-        command("fit", *halves, "-o", run, "--steps", steps, "--overwrite")
+        command("fit", *halves, "-o", run, "--steps", steps, "--set", "start=spectrum", "--overwrite")
 
 
 def halves_of(data: Path) -> list[Any]:

@@ -19,7 +19,7 @@ echo "2/5 restore it without a fit, and evaluate against the truth, beside every
 .venv/bin/cryoaae restore "${halves[@]}" -o "$out/at_once.mrc" --halves --overwrite
 check at_once
 echo "3/5 fit a restorer on it that starts from the one that comes along ($steps steps: about 4 minutes on two cores)"
-.venv/bin/cryoaae fit "${halves[@]}" -o "$out/run" --init general --steps "$steps" --set learning_rate=5e-4 --overwrite
+.venv/bin/cryoaae fit "${halves[@]}" -o "$out/run" --steps "$steps" --overwrite
 echo "4/5 restore with it"
 .venv/bin/cryoaae restore "${halves[@]}" --model "$out/run" -o "$out/restored.mrc" --halves --overwrite
 echo "5/5 evaluate"

@@ -10,10 +10,14 @@ from typing import Any
 from restoration_conditions import CONDITIONS, Run, Variant
 from restoration_table import shell_centres
 
+from cryoaae.fitting.settings import FROM_SPECTRUM
+
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "priors.json"
 PLAIN, AMPLITUDE, NOISE, TRUTH, SMEARED = "none", "amplitude", "noise", "truth", "smeared"
+# The general restorer has no codes: what has them starts from the spectrum, and so does what it is held against.
 VOLUMETRIC = {
-    "network": "autoencoder", "widths": (16, 32, 64), "latent_prior": "mmd", "prior": "adversarial", "presence": False,
+    **FROM_SPECTRUM, "network": "autoencoder", "widths": (16, 32, 64), "latent_prior": "mmd", "prior": "adversarial",
+    "presence": False,
 }  # fmt: skip
 VARIANTS = {
     PLAIN: Variant("None"),
@@ -22,8 +26,9 @@ VARIANTS = {
     "volumetric": Variant("Volumetric, code by MMD", VOLUMETRIC),
     "volumetric-aae": Variant("Volumetric, code by a discriminator", VOLUMETRIC | {"latent_prior": "adversarial"}),
     "cryogen2-sliced": Variant("CryoGEN-II, sliced", {"prior": "transport", "prior_divergence": "sliced"}),
-    "bottleneck-aae": Variant("Bottleneck AAE", {"latent_prior": "adversarial"}),
-    "bottleneck-wae": Variant("Bottleneck WAE", {"latent_prior": "mmd"}),
+    "scratch": Variant("None, from the spectrum", FROM_SPECTRUM),
+    "bottleneck-aae": Variant("Bottleneck AAE", {**FROM_SPECTRUM, "latent_prior": "adversarial"}),
+    "bottleneck-wae": Variant("Bottleneck WAE", {**FROM_SPECTRUM, "latent_prior": "mmd"}),
 }
 BESIDE = {
     AMPLITUDE: "None + amplitudes matched", NOISE: "None + matched noise", SMEARED: "Noise-free, wedge empty",

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 import cryoaae
+from cryoaae.fitting.settings import FROM_SPECTRUM
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import write_volume
 from cryoaae.io.tilts import read_tilts
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.adapt import LEARNING_RATE, WARM_UP_STEPS
 from cryoaae.simulation.dataset import (
     FILAMENTS,
     MEMBRANES,
@@ -92,24 +92,25 @@ class Variant:
 
 
 VARIANTS = {
+    # Starts from the general restorer, which has seen structures of A and C.
     "default": Variant("Default"),
-    # As `cryoaae restore --adapt`; that one has seen structures of A and C.
-    "general": Variant(
-        "Started from the general restorer",
-        {"start": "general", "learning_rate": LEARNING_RATE, "warm_up_steps": WARM_UP_STEPS},
-    ),
+    "scratch": Variant("Started from the spectrum", FROM_SPECTRUM),
     # Linear start, whitened loss and averaged weights are of the restorer itself and stay.
     "unet": Variant(
-        "Plain U-Net, 16 channels, on the tomogram's own grid",
-        {"working_bin": 1, "widths": (16, 32, 64), "refills": 0, "presence": False, "hidden_weight": 1.0},
+        "Plain U-Net, 16 channels, from scratch on the tomogram's own grid",
+        {
+            **FROM_SPECTRUM, "working_bin": 1, "widths": (16, 32, 64), "refills": 0, "presence": False,
+            "hidden_weight": 1.0,
+        },
     ),
+    "kept-all": Variant("All of the change kept", {"kept_change": 1.0}),
     "no-presence": Variant("Structure taken for certain", {"presence": False}),
     "no-refills": Variant("Own wedge never refilled", {"refills": 0}),
     "even-weights": Variant("What the second wedge hides weighs no more", {"hidden_weight": 1.0}),
     "own-grid": Variant("No binning", {"working_bin": 1}),
     "about-axis": Variant("Half of the blocks turned about the tilt axis alone", {"axis_share": 0.5}),
 }
-ABLATED = [name for name in VARIANTS if name not in ("unet", "general")]
+ABLATED = [name for name in VARIANTS if name != "unet"]
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,12 @@ class Run:
 
 def plan(first_seed: int = FIRST_SEED) -> list[Run]:
     """All runs, those that tell most first; phantoms, whose data are fixed, count seeds of the fit from 0."""
-    runs = [Run("A", "default", 0), Run("full", "default", first_seed)]
-    runs += [Run("A", "general", 0), Run("full", "general", first_seed), Run("C", "general", 0)]
+    runs = [Run("A", "default", 0), Run("full", "default", first_seed), Run("C", "default", 0)]
+    runs += [Run("A", "scratch", 0), Run("full", "scratch", first_seed)]
     runs += [
         Run(name, "default", 0 if condition.phantom else first_seed)
         for name, condition in CONDITIONS.items()
-        if name not in ("A", "full", "small")
+        if name not in ("A", "full", "C", "small")
     ]
     runs += [Run("full", "default", first_seed + i) for i in (1, 2)]
     runs += [Run("full", "unet", first_seed + i) for i in (0, 1, 2)]

@@ -243,7 +243,7 @@ def condition_section(name: str, rows: Rows) -> list[str]:
     ]  # fmt: skip
     for null in own[0]["nulls"]:
         lines.append(line(null_title(null), [row["nulls"][null] for row in own], ""))
-    for variant in ("default", "general", "unet"):
+    for variant in ("default", "scratch", "unet"):
         for minutes in CONDITIONS[name].minutes:
             made = [row["checkpoints"][f"{minutes:g}"] for row in of(rows, name, variant)]
             if made:

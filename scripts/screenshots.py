@@ -15,8 +15,6 @@ SIZE = (1500, 900)
 SHAPE_ZYX, SNR, SEED, STEPS, DRAWS = (64, 112, 112), 1.0, 7, 60, 4
 # On the membrane that this seed makes round, as a share of the shape: what the wedge hides of it is filled in.
 CURSOR = (0.5, 0.44, 0.68)
-# The general restorer knows what to fill in; few and small steps make it a run of its own on this tomogram.
-FIT = ("start=general", "learning_rate=5e-4", "warm_up_steps=20")
 LONGEST_WAIT_SECONDS = 300.0
 
 
@@ -27,7 +25,7 @@ def make_run(folder: Path) -> Path:
 
     data = cryoaae.simulate(folder / "data", shape_zyx=SHAPE_ZYX, snr=SNR, seed=SEED)
     halves = {"even": data / "even.mrc", "odd": data / "odd.mrc"}
-    settings = load_fit_config(overrides=FIT, steps=STEPS)
+    settings = load_fit_config(steps=STEPS)
     run = cryoaae.fit([], folder / "run", **halves, tilts=data / "tilts.tlt", settings=settings, overwrite=True)
     cryoaae.restore([], folder / "restored.mrc", model=run, **halves, overwrite=True)
     cryoaae.validate([], folder / "validation", model=run, **halves, tilts=data / "tilts.tlt", overwrite=True)

@@ -15,7 +15,7 @@ from cryoaae.physics.wedge import MissingWedge
 
 # Small enough for a test, large enough to learn something.
 TINY = [
-    "patch_size=16", "block_size=36", "blocks=2", "widths=[4,8]", "working_bin=1", "batch_size=1",
+    "start=spectrum", "patch_size=16", "block_size=36", "blocks=2", "widths=[4,8]", "working_bin=1", "batch_size=1",
     "warm_up_steps=2", "evaluations=4", "checkpoint_every_seconds=0", "preview_every_seconds=1000",
 ]  # fmt: skip
 

@@ -70,7 +70,7 @@ def test_a_bad_override_is_refused(override: str) -> None:
 
 def test_later_wins_file_then_override_then_option(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text("seed: 1\nblocks: 5\nwidths: [4, 8]\n")
+    file.write_text("start: spectrum\nseed: 1\nblocks: 5\nwidths: [4, 8]\n")
     settings = load_fit_config(file=file, overrides=["seed=2", "blocks=6"], seed=3, steps=None)
     assert (settings.seed, settings.blocks, settings.widths, settings.steps) == (3, 6, (4, 8), None)
     with pytest.raises(InputError, match="--preset"):
@@ -84,3 +84,17 @@ def test_presets_differ_and_the_default_is_fast() -> None:
     assert load_fit_config(preset="filament").axis_share > 0
     assert [load_fit_config(preset=name).prior for name in ("cryogen1", "cryogen2")] == ["adversarial", "transport"]
     assert load_fit_config(preset="volumetric").network == "autoencoder"
+
+
+def test_a_start_from_the_spectrum_brings_its_own_rate_but_for_what_is_given() -> None:
+    plain = load_fit_config(overrides=["start=spectrum"])
+    assert plain == FitSettings.from_spectrum() and plain.learning_rate > FitSettings.learning_rate
+    chosen = load_fit_config(overrides=["start=spectrum", "learning_rate=0.001", "widths=[4,8]"])
+    assert chosen == FitSettings.from_spectrum(learning_rate=0.001, widths=(4, 8))
+    assert load_fit_config(preset="volumetric").learning_rate == plain.learning_rate
+
+
+@pytest.mark.parametrize("override", ["widths=[4,8]", "latent_prior=mmd", "network=autoencoder"])
+def test_what_the_general_restorer_is_not_asks_for_another_start(override: str) -> None:
+    with pytest.raises(InputError, match="start=spectrum"):
+        load_fit_config(overrides=[override])

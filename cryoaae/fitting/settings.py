@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from cryoaae.errors import InputError
 
@@ -12,6 +14,9 @@ STARTS = ("spectrum", "general")
 OPTIMISERS = ("muon", "adam")
 NETWORKS = ("unet", "autoencoder")
 LATENT_PRIORS = ("none", "adversarial", "mmd", "sinkhorn", "sliced", "kl")
+WIDTHS = (8, 32, 64)
+# A network that has learned nothing yet takes larger steps than one that has.
+FROM_SPECTRUM = MappingProxyType({"start": "spectrum", "learning_rate": 2e-3, "warm_up_steps": 50})
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,20 @@ class FitSettings:
         Steps after which the oldest block is replaced by a freshly rotated one.
     batch_size : int
         Patches a step.
-    start : {"spectrum", "general"}
-        Where a fit starts that is not given a model: from the linear estimate that the spectrum gives, or from
-        the restorer that comes with the package.
+    start : {"general", "spectrum"}
+        Where a fit starts that is not given a model: from the restorer that comes with the package, or from the
+        linear estimate that the spectrum gives (`from_spectrum`).
     network : {"unet", "autoencoder"}
         What is fitted: a U-Net beside the linear estimate, or an autoencoder of overlapping patches that restores from
         codes alone.
     widths : tuple of int
         Channels of the U-Net at each resolution, the full one first, or of the autoencoder after each halving; a fit
-        that starts from a model has its.
+        that starts from a model has that model's.
     optimiser : {"muon", "adam"}
         Whether the steps of filters are made orthogonal (Muon; all else goes by Adam), or all is Adam's.
     learning_rate, warm_up_steps : float, int
-        Peak rate and steps to reach it; it falls as a half cosine over the budget.
+        Peak rate and steps to reach it; it falls as a half cosine over the budget. The defaults are for what a model
+        has learned before, `FROM_SPECTRUM` has those of a fit from the spectrum.
     ema_decay : float
         Decay of the averaged weights, which are what is kept.
     kept_change : float
@@ -102,12 +108,12 @@ class FitSettings:
     blocks: int = 12
     renew_every: int = 6
     batch_size: int = 2
-    start: str = "spectrum"
+    start: str = "general"
     network: str = "unet"
-    widths: tuple[int, ...] = (8, 32, 64)
+    widths: tuple[int, ...] = WIDTHS
     optimiser: str = "adam"
-    learning_rate: float = 2e-3
-    warm_up_steps: int = 50
+    learning_rate: float = 5e-4
+    warm_up_steps: int = 20
     ema_decay: float = 0.995
     kept_change: float = 0.7
     hidden_weight: float = 2.0
@@ -154,8 +160,15 @@ class FitSettings:
         elif self.latent_prior == "kl":
             problem = "kl is for the autoencoder, whose codes have a law"
             raise InputError("latent_prior", problem, "use adversarial or mmd")
-        if self.start == "general" and (self.latent_prior != "none" or self.network != "unet"):
-            raise InputError("start", "the general restorer is a U-Net without a code", "start from the spectrum")
+        if self.start == "general":
+            self._check_general()
+
+    def _check_general(self) -> None:
+        """Refuse what the general restorer's network is not."""
+        if self.latent_prior != "none" or self.network != "unet":
+            raise InputError("start", "the general restorer is a U-Net without a code", "give --set start=spectrum")
+        if self.widths != WIDTHS:
+            raise InputError("widths", "the general restorer has its own", "give --set start=spectrum as well")
 
     def _check_autoencoder(self) -> None:
         patch, halved = self.code_patch, 2 ** len(self.widths)
@@ -166,6 +179,11 @@ class FitSettings:
             if size < patch or size % (patch // 2):
                 problem = f"{size} voxels do not hold patches of {patch}, half a patch apart"
                 raise InputError(name, problem, "change patch_size or code_patch")
+
+    @classmethod
+    def from_spectrum(cls, **changed: Any) -> FitSettings:
+        """Settings of a fit that starts from the linear estimate; `changed` as for the class."""
+        return cls(**{**FROM_SPECTRUM, **changed})
 
     @property
     def prior_patch(self) -> int:

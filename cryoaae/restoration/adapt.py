@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,6 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.project import TomogramInput
 from cryoaae.restoration.fit import fit
 from cryoaae.restoration.restore import MRC_SUFFIXES
-
-# What it has learned is worth more than what a few minutes can teach: small steps.
-LEARNING_RATE, WARM_UP_STEPS = 5e-4, 20
-
-
-def adapted_settings(minutes: float, *, seed: int = 0) -> FitSettings:
-    """Settings of a fit that adapts the general restorer."""
-    return replace(
-        FitSettings(), start="general", minutes=minutes, learning_rate=LEARNING_RATE, warm_up_steps=WARM_UP_STEPS,
-        seed=seed,
-    )  # fmt: skip
 
 
 def adapted_path(output: Path) -> Path:
@@ -57,7 +45,7 @@ def adapt(
     ------
     InputError, ResourceError, FittingDivergedError, InterruptedRunError
     """
-    settings = adapted_settings(minutes, seed=seed)
+    settings = FitSettings(minutes=minutes, seed=seed)
     run_path.parent.mkdir(exist_ok=True)
     resume = run_path.exists() and not overwrite
     return fit(list(items), run_path, settings=settings, resume=resume, overwrite=overwrite, **keywords)

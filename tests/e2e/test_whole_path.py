@@ -19,8 +19,8 @@ def test_the_path_of_a_new_user(tmp_path: Path) -> None:
     assert run(["simulate", "-o", str(data), "--shape", "64", "64", "64", "--snr", "1", "-q"]) == 0
     halves = [word for half in ("even", "odd") for word in (f"--{half}", str(data / f"{half}.mrc"))]
     tilts = ["--tilts", str(data / "tilts.tlt")]
-    small = ["--set", "patch_size=24", "--set", "block_size=48", "--set", "widths=[8,16]", "--set", "blocks=4"]
-    assert run(["fit", *halves, *tilts, "-o", str(out), "--steps", "120", *small, "-q"]) == 0
+    small = ["--set", "patch_size=24", "--set", "block_size=48", "--set", "blocks=4"]
+    assert run(["fit", *halves, *tilts, "-o", str(out), "--steps", "40", *small, "-q"]) == 0
     restored = tmp_path / "restored.mrc"
     assert run(["restore", *halves, "--model", str(out), "-o", str(restored), "--halves", "-q"]) == 0
     evaluation = tmp_path / "evaluation"
@@ -36,7 +36,7 @@ def test_the_path_of_a_new_user(tmp_path: Path) -> None:
 
 
 def test_python_interface_on_arrays_and_a_single_volume(tiny: Path, tmp_path: Path) -> None:
-    settings = FitSettings(
+    settings = FitSettings.from_spectrum(
         patch_size=16, block_size=36, blocks=2, widths=(4, 8), working_bin=1, batch_size=1, minutes=None, steps=4
     )
     folder = cryoaae.fit(tiny / "t_EVN.mrc", tmp_path / "run", tilt_range=(-60, 60), settings=settings)

@@ -22,7 +22,7 @@ from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
-UNET = FitSettings(
+UNET = FitSettings.from_spectrum(
     patch_size=16, block_size=32, blocks=2, renew_every=2, batch_size=2, widths=(4, 8), working_bin=1, minutes=None,
     steps=4, warm_up_steps=2, evaluations=2, held_out_fraction=0.0, refills=0, presence=False, code_dim=4,
     latent_prior="mmd",

@@ -30,7 +30,7 @@ from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
-SMALL = FitSettings(
+SMALL = FitSettings.from_spectrum(
     patch_size=16, block_size=36, blocks=2, renew_every=2, batch_size=1, widths=(4, 8), working_bin=1,
     minutes=None, steps=6, warm_up_steps=2, evaluations=2, held_out_fraction=0.1, refills=0, presence=False,
     prior="adversarial",

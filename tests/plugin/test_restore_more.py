@@ -6,7 +6,6 @@ import shlex
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,18 +111,18 @@ def test_a_fit_needs_tilts_and_a_folder_of_its_own(
 def test_the_general_restorer_is_adapted_as_the_command_does_it(
     restore_panel: Any, model: Any, restored: Any, add: Any
 ) -> None:
-    from cryoaae.restoration.adapt import adapted_settings
+    from cryoaae.fitting.settings import FitSettings
 
     add(model, restored.even, restored.odd)
     panel = restore_panel(model)
     panel.form.source.setCurrentText(FIT)
     box = panel.form.fit
     box.preset.setCurrentIndex(box.preset.findData("adapt"))
-    assert panel.form.request()._settings() == adapted_settings(3.0)
+    assert panel.form.request()._settings() == FitSettings(minutes=3.0)
     box.minutes.setValue(5.5)
-    assert panel.form.request()._settings() == adapted_settings(5.5)
+    assert panel.form.request()._settings() == FitSettings(minutes=5.5)
     box.settings.setText("seed=4 patch_size=32")
-    assert panel.form.request()._settings() == replace(adapted_settings(5.5, seed=4), patch_size=32)
+    assert panel.form.request()._settings() == FitSettings(minutes=5.5, seed=4, patch_size=32)
 
 
 # -- the general restorer ------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from cryoaae.physics.wedge import MissingWedge
 
 SIZE, VOXEL = 40, 10.0
 WEDGE = (-60.0, 60.0)
-SETTINGS = FitSettings(
+SETTINGS = FitSettings.from_spectrum(
     network="autoencoder", code_patch=8, code_dim=16, widths=(8, 16), latent_prior="mmd", patch_size=16,
     block_size=36, blocks=2, renew_every=5, batch_size=4, working_bin=1, minutes=None, steps=30, warm_up_steps=5,
     learning_rate=4e-3, evaluations=3, refills=0, presence=False, ema_decay=0.9,

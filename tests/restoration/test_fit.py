@@ -56,7 +56,7 @@ def test_a_refused_fit_leaves_the_old_run_and_no_new_one(fault: str, tiny: Path,
 Change = Callable[[Tensor], Tensor]
 HIDDEN_DEG = 20.0
 SHAPE = (36, 40, 44)
-SMALL = FitSettings(
+SMALL = FitSettings.from_spectrum(
     patch_size=16, block_size=36, blocks=2, widths=(4, 8), working_bin=1, batch_size=4, hold_out_deg=HIDDEN_DEG
 )
 SERIES = {

@@ -164,9 +164,9 @@ def test_adapting_writes_a_run_and_uses_it(
     monkeypatch: pytest.MonkeyPatch,
     run: Callable[..., tuple[int, str]],
 ) -> None:
-    overrides = [s for s in tiny_settings if s != "--set" and not s.startswith("widths")]
-    small = load_fit_config(overrides=[*overrides, "start=general", "presence=false"], steps=2)
-    monkeypatch.setattr(adapting, "adapted_settings", lambda *_, **__: small)
+    overrides = [s for s in tiny_settings if s != "--set" and not s.startswith(("start", "widths"))]
+    small = load_fit_config(overrides=[*overrides, "presence=false"], steps=2)
+    monkeypatch.setattr(adapting, "FitSettings", lambda **_: small)
     words = ["restore", *inputs_of(tiny), "-o", tmp_path / "r.mrc", "--adapt", 0.1]
     code, said = run(*words, "--dry-run")
     assert code == 0 and str(tmp_path / "r_adapted") in said and not list(tmp_path.iterdir())
@@ -184,8 +184,7 @@ def test_adapting_writes_a_run_and_uses_it(
 def test_a_fit_may_start_from_it(
     tiny: Path, tiny_settings: list[str], tmp_path: Path, run: Callable[..., tuple[int, str]]
 ) -> None:
-    settings = [s for s in tiny_settings if not s.startswith("widths")]
-    kept = [s for s in settings if s != "--set"]
+    kept = [s for s in tiny_settings if s != "--set" and not s.startswith("widths")]
     words = ["fit", *inputs_of(tiny), "-o", tmp_path / "run", "--steps", 1, "--init", "general"]
     code, said = run(*words, *(w for s in kept for w in ("--set", s)), "--set", "presence=false")
     assert code == 0, said

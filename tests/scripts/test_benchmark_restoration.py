@@ -19,7 +19,7 @@ from cryoaae.metrics.nulls import gaussian
 
 TINY = {
     "patch_size": 16, "block_size": 40, "blocks": 2, "batch_size": 1, "widths": (4, 8), "refills": 1, "evaluations": 3,
-    "working_bin": 1, "presence": False,
+    "working_bin": 1, "presence": False, "start": "spectrum",
 }  # fmt: skip
 
 

@@ -101,10 +101,7 @@ class FitRequest:
 
         if self.preset != ADAPT:
             return load_fit_config(preset=self.preset, overrides=self.overrides, minutes=self.minutes)
-        from cryoaae.restoration.adapt import LEARNING_RATE, WARM_UP_STEPS
-
-        gentle = ("start=general", f"learning_rate={LEARNING_RATE}", f"warm_up_steps={WARM_UP_STEPS}")
-        return load_fit_config(overrides=(*gentle, *self.overrides), minutes=self.minutes or ADAPT_MINUTES)
+        return load_fit_config(overrides=self.overrides, minutes=self.minutes or ADAPT_MINUTES)
 
     def _inputs(self) -> dict[str, Any]:
         if self.restoring.wedge is None:
