@@ -45,7 +45,7 @@ from restoration_conditions import (
     plan,
     prepared,
 )
-from restoration_table import ROWS, UNDONE, figure, measured, scores_of, table
+from restoration_table import GENERAL_ROWS, ROWS, UNDONE, figure, measured, scores_of, table
 
 import cryoaae
 from cryoaae.errors import InterruptedRunError
@@ -353,7 +353,7 @@ def make(run: Run, rows: Path, runs: Path, *, odd_lines: bool, new_pace: bool) -
 
 
 def write_pages(rows: list[dict[str, Any]]) -> None:
-    write_text(ROWS.with_suffix(".md"), table(rows))
+    write_text(ROWS.with_suffix(".md"), table(rows, read_rows(GENERAL_ROWS)))
     if measured(rows):
         write_bytes(ROWS.with_suffix(".png"), figure(rows))
 

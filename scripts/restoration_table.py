@@ -18,11 +18,14 @@ from cryoaae.reports.evaluation import number
 from cryoaae.reports.style import COLOURS, new_figure, plain_axes
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "restoration.json"
+GENERAL_ROWS = ROWS.with_name("general.json")
 # Where the input still knows something, and no radial filter can raise a correlation by shell: cycles per voxel.
 FINE = (0.10, 0.25)
 FINE_GAIN = 0.03
 # A condition counts where the input has signal up to here in the measured region.
 SIGNAL_ANGSTROM = 40.0
+# Of the gap between clip + put back and the same network trained with the truth of many phantoms.
+GAP_CLOSED = 0.6
 PHANTOM_A = {"cc": 0.75, "low": 0.70, "mid": 0.38}
 JUDGED = ("cc", "seen", "low", "mid")
 SHOWN = {"cc": "cc", "seen": "seen", "wedge": "in wedge", "low": "lo", "mid": "mid", "fine": "seen, 0.10–0.25"}
@@ -197,11 +200,33 @@ def _one_volume(rows: Rows) -> Must:
     return what, ours > best, f"{ours:.3f}, best null {best:.3f}{short}"
 
 
+def gap_closed(rows: Rows, supervised: Rows) -> Must:
+    """How far fits on phantoms have come from clip + put back to the general restorer, which had truths to learn from.
+
+    It is not fitted to them, and the default starts from it: a fit from the spectrum is the fairer figure.
+    """
+    what = f"Goal, phantoms: {GAP_CLOSED:.0%} of the way, in the wedge, from clip + put back to training with truths"
+    unfitted = {(row["condition"], row["seed"]): row["scores"]["general"]["wedge"] for row in supervised}
+    shares, figures = [], []
+    for variant in ("default", "scratch"):
+        for row in [row for name in ("A", "C") for row in of(rows, name, variant)]:
+            reached, clip = unfitted.get((row["condition"], row["seed"])), _clip(row)
+            if reached is None or reached <= clip:
+                continue
+            shares.append((final(row)["wedge"] - clip) / (reached - clip))
+            figures.append(f"{row['condition']}, {VARIANTS[variant].title.lower()}: {shares[-1]:.0%}")
+    return what, all(share >= GAP_CLOSED for share in shares) if shares else None, "; ".join(figures)
+
+
+def _clip(row: Mapping[str, Any]) -> float:
+    return max(scores["wedge"] for name, scores in nulls(row).items() if name.startswith("clip"))
+
+
 # -- tables ------------------------------------------------------------------------------------------
 
 
-def table(rows: Rows) -> str:
-    """The page as Markdown."""
+def table(rows: Rows, supervised: Rows) -> str:
+    """The page as Markdown; `supervised`: rows of the general restorer."""
     runs, made = plan(), measured(rows)
     lines = [
         "# Restoration quality per minute", "",
@@ -212,8 +237,8 @@ def table(rows: Rows) -> str:
         "cycles a voxel. Seen, 0.10–0.25: mean correlation by shell there, which no radial filter can change. Power: "
         "power in the wedge over what agreement explains. Lost, invented: particles by matched filter. A GPU was not "
         "measured.", "",
-        "## What must hold", "", *map(must_line, musts(rows)), "",
-        "Goals not measured: the gap to a supervised oracle; other tools at equal budget.", "",
+        "## What must hold", "", *map(must_line, [*musts(rows), gap_closed(rows, supervised)]), "",
+        "Not measured: the same after 60 minutes; other tools at equal budget.", "",
     ]  # fmt: skip
     if made:
         lines += ["![Correlation in the wedge, and by shell](restoration.png)", ""]

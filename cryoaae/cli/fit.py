@@ -39,7 +39,7 @@ def command(
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option("--init", help="Run or weights to start from, or `general`: the restorer that comes along."),
+        typer.Option("--init", help="Run or weights to start from, not the restorer that comes along (`general`)."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", min=0)] = None,

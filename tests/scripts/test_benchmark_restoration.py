@@ -54,9 +54,10 @@ FIRST = {"earlier": True, "condition": "A", "seed": 0, "scores": scores(0.75), "
 
 def test_the_committed_page_and_figure_are_those_of_the_committed_rows() -> None:
     rows = benchmark.read_rows(page.ROWS)
-    assert page.ROWS.with_suffix(".md").read_text() == page.table(rows)
+    text = page.ROWS.with_suffix(".md").read_text()
+    assert text == page.table(rows, benchmark.read_rows(page.GENERAL_ROWS))
     drawn = page.ROWS.with_suffix(".png")
-    assert drawn.exists() == bool(page.measured(rows)) == (f"({drawn.name})" in page.table(rows))
+    assert drawn.exists() == bool(page.measured(rows)) == (f"({drawn.name})" in text)
     if drawn.exists():
         with Image.open(drawn) as image:
             image.load()
@@ -87,7 +88,15 @@ def test_a_missed_must_is_called_so(number: int, bad: dict[str, Any], figures: s
     what, held, why = page.musts([FIRST, bad])[number]
     assert held is False
     assert figures in why
-    assert f"- {what}: **does not hold**" in page.table([FIRST, bad])
+    assert f"- {what}: **does not hold**" in page.table([FIRST, bad], [])
+
+
+def test_the_way_to_training_with_truths_is_a_share_of_what_lies_beyond_the_best_clip() -> None:
+    rows, made = [row("A", scores(0.7))], [{"condition": "A", "seed": 0, "scores": {"general": scores(0.8)}}]
+    what, held, figures = page.gap_closed(rows, made)
+    assert (held, figures) == (False, "A, default: 50%")
+    assert page.gap_closed([row("A", scores(0.75))], made)[1] is True
+    assert page.gap_closed(rows, [])[1] is None and f"- {what}: not measured" in page.table(rows, [])
 
 
 def test_where_the_input_has_no_signal_nulls_need_not_be_beaten() -> None:
@@ -100,12 +109,12 @@ def test_a_band_without_coefficients_is_passed_over() -> None:
     for null in small["nulls"].values():
         null["mid"] = None
     assert page.musts([small])[0][1] is True
-    assert "| – |" in page.table([small])
+    assert "| – |" in page.table([small], [])
 
 
 def test_the_last_row_of_a_run_counts_and_tables_show_every_null_but_only_nulls_are_beaten() -> None:
     rows = [row("full", scores(0.1), seed=700), row("full", scores(0.9), seed=700), row("full", scores(0.7), seed=701)]
-    text = page.table(rows)
+    text = page.table(rows, [])
     assert "| Default, 12 min (100 steps) | 0.800 |" in text, "the mean over seeds"
     assert "| Noise-free, wedge empty | 0.990 |" in text
     assert page.musts(rows)[0][1] is True
@@ -199,7 +208,7 @@ def test_a_fit_in_legs_is_the_fit_in_one_and_a_killed_leg_is_made_again(
     assert made["checkpoints"]["2"]["cpu_seconds"] >= made["checkpoints"]["1"]["cpu_seconds"] > 0
     assert made["checkpoints"]["1"]["scores"] != made["checkpoints"]["2"]["scores"]
     assert made["nulls"]["zero_fill"]["fine"] is not None
-    assert "| Tiny, 2 min (6 steps) |" in page.table([made])
+    assert "| Tiny, 2 min (6 steps) |" in page.table([made], [])
     # Killed in its second leg: the first is not made again.
     (tmp_path / "legs" / "steps_6.json").unlink()
     first, second = benchmark.legs(data, settings, [3, 6], tmp_path / "legs")
