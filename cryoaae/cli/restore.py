@@ -46,6 +46,9 @@ def command(
         int | None, typer.Option("--draws", help="Draws that the spread is made from, by default 16.")
     ] = None,
     calibrate: o.Calibrate = True,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write X.html: input, restoration, what was measured, what filled in.")
+    ] = False,
     seed: o.Seed = 0,
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float16.")] = "float32",
     allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
@@ -72,7 +75,7 @@ def command(
         unused = {
             "--even": even, "--odd": odd, "--tilts": tilts, "--tilt-range": tilt_range, "--flip-tilts": flip_tilts,
             "--voxel-size": voxel_size, "--adapt": adapt, "--halves": halves, "--defocus": defocus,
-            "--uncertainty": uncertainty, "--lenient": lenient, "--fill-nonfinite": fill_nonfinite,
+            "--uncertainty": uncertainty, "--report": report, "--lenient": lenient, "--fill-nonfinite": fill_nonfinite,
         }  # fmt: skip
         given = [name for name, value in unused.items() if value]
         if given or dtype != "float32":
@@ -112,7 +115,7 @@ def command(
         lines = plan_restore(
             items, output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
             tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads, overwrite=overwrite, dtype=dtype,
-            uncertainty=spread_draws, calibrate=calibrate, seed=seed, opening=opening,
+            uncertainty=spread_draws, calibrate=calibrate, seed=seed, report=report, opening=opening,
             options=RestoreOptions(
                 halves=halves, keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale,
                 device=device, contrast_transfer=transfers,
@@ -137,7 +140,7 @@ def command(
             tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads,
             overwrite=overwrite, dtype=dtype, progress=progress, opening=opening, halves=halves,
             keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale, device=device,
-            uncertainty=spread_draws, calibrate=calibrate, seed=seed, contrast_transfer=transfers,
+            uncertainty=spread_draws, calibrate=calibrate, seed=seed, report=report, contrast_transfer=transfers,
         )  # fmt: skip
         for result in results:
             files = ", ".join(str(p) for p in result.paths)
@@ -151,6 +154,8 @@ def command(
             )
             if result.undone:
                 progress.message(f"contrast transfer undone: {result.undone}")
+            if result.report:
+                progress.message(f"look at {result.report}")
     o.show([asdict(result) for result in results], as_json=as_json)
 
 

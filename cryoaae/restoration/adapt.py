@@ -9,7 +9,7 @@ from typing import Any
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.project import TomogramInput
 from cryoaae.restoration.fit import fit
-from cryoaae.restoration.restore import MRC_SUFFIXES
+from cryoaae.restoration.work import MRC_SUFFIXES
 
 
 def adapted_path(output: Path) -> Path:

@@ -20,6 +20,8 @@ from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.runs.provenance import file_facts, same_files, versions
 
 FORMAT = "cryoaae restoration 1"
+# Of a result: what is not in its record.
+APART = ("paths", "skipped", "spread", "report")
 # How the work is done, not what comes out.
 OF_NO_MATTER = ("allow_scale", "device", "tile", "tile_shift", "memory_bytes", "halves")
 
@@ -48,6 +50,8 @@ class RestoreResult:
         Contrast transfer that was undone, in words; empty for none.
     general : bool
         Whether a general restorer made it, which was fitted on no tomogram.
+    report : Path, optional
+        Page of pictures, where asked for.
     """
 
     name: str
@@ -60,6 +64,7 @@ class RestoreResult:
     spread: Path | None = None
     undone: str = ""
     general: bool = False
+    report: Path | None = None
 
 
 def record_path(paths: Sequence[Path]) -> Path:
@@ -119,7 +124,7 @@ def forget(paths: Sequence[Path]) -> None:
 
 def remember(result: RestoreResult, inputs: Sequence[Path], settings: dict[str, Any]) -> None:
     """Write the record of outputs that now stand."""
-    kept = {key: value for key, value in asdict(result).items() if key not in ("paths", "skipped", "spread")}
+    kept = {key: value for key, value in asdict(result).items() if key not in APART}
     record = {
         "format": FORMAT,
         "versions": versions(),

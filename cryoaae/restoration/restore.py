@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,34 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoaae.errors import InputError
-from cryoaae.io.atomic import check_output
 from cryoaae.io.mrc import assert_unchanged, create_volume
 from cryoaae.io.project import TomogramInput, open_tomogram
-from cryoaae.io.weights import digest
 from cryoaae.models.general import GeneralRestorer, load_any
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.batch import each_tomogram
 from cryoaae.restoration.contrast import transfer_of
-from cryoaae.restoration.done import (
-    RestoreResult,
-    check_record,
-    forget,
-    remember,
-    result_if_done,
-    settings_of,
-)
+from cryoaae.restoration.done import RestoreResult, forget, remember
 from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
-from cryoaae.restoration.fitted_on import check_voxel_size, resolve_with_model
+from cryoaae.restoration.fitted_on import check_voxel_size
 from cryoaae.restoration.general import caveats, seen_by, settled
 from cryoaae.restoration.scratch import Scratch
+from cryoaae.restoration.work import MRC_SUFFIXES, Work, resolve_work
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import keep_freed_memory, preflight, set_threads
 from cryoaae.volume import Volume
 
 if TYPE_CHECKING:
     from torch import nn
-
-MRC_SUFFIXES = (".mrc", ".rec", ".map")
 
 
 def restore_array(
@@ -125,6 +115,7 @@ def restore(
     uncertainty: int = 0,
     calibrate: bool = True,
     seed: int = 0,
+    report: bool = False,
     progress: Progress | None = None,
     options: RestoreOptions | None = None,
     opening: dict[str, Any] | None = None,
@@ -156,6 +147,8 @@ def restore(
         Bring the spread to the errors that two halves and hidden tilts show.
     seed : int
         Of the draws.
+    report : bool
+        Write a page of pictures beside each mean, X.html.
     progress : Progress, optional
         Told of the progress, asked whether to stop.
     options : RestoreOptions, optional
@@ -186,9 +179,10 @@ def restore(
     }  # fmt: skip
     restorer = load_any(model) if model is None or isinstance(model, str | Path) else model
     opening = {"voxel_size_angstrom": voxel_size_angstrom, **(opening or {})}
-    work = _resolve(
-        inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
-    )
+    work = resolve_work(
+        inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening,
+        report=report,
+    )  # fmt: skip
     means = {item.paths[0]: item.tomogram for item in work}
     spreads = _spreads(
         means, restorer, chosen, draws=uncertainty, seed=seed, calibrate_spread=calibrate, opening=opening,
@@ -198,9 +192,10 @@ def restore(
         Path(output).mkdir(exist_ok=True)
     told = progress or NullProgress()
 
-    def done(item: _Item) -> RestoreResult:
+    def done(item: Work) -> RestoreResult:
         facts: dict[str, Any] = {"overwrite": overwrite, "dtype": dtype, "opening": opening}
         result = item.result or _restore_item(item, restorer, chosen, told, **facts)
+        result = replace(result, report=_report(item, result, opening))
         spread = spreads.get(item.paths[0])
         if spread is None:
             return result
@@ -221,6 +216,7 @@ def plan_restore(
     uncertainty: int = 0,
     calibrate: bool = True,
     seed: int = 0,
+    report: bool = False,
     opening: dict[str, Any] | None = None,
     options: RestoreOptions | None = None,
     **geometry: Any,
@@ -229,7 +225,7 @@ def plan_restore(
 
     Parameters
     ----------
-    inputs, output, model, threads, overwrite, dtype, uncertainty, calibrate, seed, opening, options
+    inputs, output, model, threads, overwrite, dtype, uncertainty, calibrate, seed, report, opening, options
         As for `restore`.
     **geometry
         ``even``, ``odd``, ``tilts``, ``tilt_range``, ``tilt_axis``, ``flip_tilts`` of `restore`.
@@ -242,9 +238,10 @@ def plan_restore(
     set_threads(threads)
     restorer = load_any(model) if model is None or isinstance(model, str | Path) else model
     opening = opening or {}
-    work = _resolve(
-        inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening
-    )
+    work = resolve_work(
+        inputs, Path(output), restorer, geometry, chosen, overwrite=overwrite, dtype=dtype, opening=opening,
+        report=report,
+    )  # fmt: skip
     means = {item.paths[0]: item.tomogram for item in work}
     spreads = _spreads(
         means, restorer, chosen, draws=uncertainty, seed=seed, calibrate_spread=calibrate, opening=opening,
@@ -252,7 +249,8 @@ def plan_restore(
     )  # fmt: skip
     lines = []
     for item in work:
-        name, outputs = item.tomogram.name, ", ".join(map(str, item.paths))
+        name, written = item.tomogram.name, [*item.paths, *([item.report] if item.report else [])]
+        outputs = ", ".join(map(str, written))
         if item.result is not None:
             lines.append(f"{name}: done already -> {outputs}")
             continue
@@ -280,58 +278,17 @@ def _spreads(*arguments: Any, draws: int, **keywords: Any) -> dict[Path, Any]:
     return spreads_beside(*arguments, draws=draws, **keywords)
 
 
-@dataclass(frozen=True)
-class _Item:
-    """One tomogram of a batch: what to read and write, and the result if it is done already."""
+def _report(item: Work, result: RestoreResult, opening: dict[str, Any]) -> Path | None:
+    """The page beside the mean, where asked for, made unless it stands; what draws is loaded only then."""
+    if item.report is not None and not (result.skipped and item.report.exists()):
+        from cryoaae.restoration.restoration_report import write_restoration_report
 
-    tomogram: TomogramInput
-    paths: tuple[Path, ...]
-    settings: dict[str, Any]
-    result: RestoreResult | None
-
-
-def _resolve(
-    inputs: Any,
-    output: Path,
-    model: Any,
-    geometry: dict[str, Any],
-    options: RestoreOptions,
-    *,
-    overwrite: bool,
-    dtype: str,
-    opening: dict[str, Any],
-) -> list[_Item]:
-    """Inputs with their wedges, and output files that may be written or need not be."""
-    items = resolve_with_model(inputs, model, geometry, opening)
-    weights, work = digest(dict(model.state_dict())), []
-    for item in items:
-        paths = _paths(item, output, len(items), halves=options.halves)
-        settings = settings_of(item, weights, options, dtype, opening)
-        done = None if overwrite else result_if_done(paths, item.paths, settings)
-        work.append(_Item(item, paths, settings, done))
-        for path in () if done else paths:
-            # A folder that is not there yet is made, if its own folder is.
-            made = path.parent == output and not output.exists()
-            check_output(output if made else path, item.paths, overwrite=overwrite)
-        check_record(paths, overwrite=overwrite)
-    return work
-
-
-def _paths(item: TomogramInput, output: Path, count: int, *, halves: bool) -> tuple[Path, ...]:
-    """Output files of one tomogram: the mean, then the halves."""
-    if output.suffix.lower() in MRC_SUFFIXES:
-        if count > 1:
-            raise InputError(output, f"one file for {count} tomograms", "give a folder")
-        mean = output
-    else:
-        mean = output / f"{item.name}_restored.mrc"
-    if not halves or not item.has_halves:
-        return (mean,)
-    return (mean, *(mean.with_name(f"{mean.stem}_{half}{mean.suffix}") for half in ("even", "odd")))
+        write_restoration_report(result, item.tomogram, item.report, opening)
+    return item.report
 
 
 def _restore_item(
-    item: _Item,
+    item: Work,
     model: Any,
     options: RestoreOptions,
     progress: Progress,
