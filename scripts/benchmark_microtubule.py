@@ -1,12 +1,13 @@
 """Does a restoration make a microtubule rounder? Single volume, real data, no truth.
 
-    benchmark_microtubule.py TOMOGRAM.mrc --tilt-range LO HI [--minutes 8] [--seed 0] [--run RUN]
+    benchmark_microtubule.py TOMOGRAM.mrc --tilt-range LO HI [--minutes 8] [--start spectrum] [--seed 0] [--run RUN]
 
 The microtubule lies near the xy plane. Its xz sections are shifted onto its axis and averaged; the
 wall's radius is found along rays from the centre and an ellipse fitted to it. A missing wedge
 stretches the ring along z, so the ratio of its axes (along z over across) exceeds 1. Input,
-clip-and-put-back and the restoration are measured in the same way; a row is appended to
-docs/benchmarks/microtubule.json and the sections are drawn in docs/benchmarks/microtubule.png.
+clip-and-put-back, the restorer that comes along without a fit, and a restoration fitted by the `filament` preset
+(--minutes 0: none) are measured in the same way; a row is appended to docs/benchmarks/microtubule.json and the sections
+are drawn in docs/benchmarks/microtubule.png.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scipy.optimize import least_squares
 
 import cryoaae
 from cryoaae.config import load_fit_config
+from cryoaae.fitting.settings import STARTS
 from cryoaae.io.atomic import write_bytes
 from cryoaae.metrics.nulls import NULLS, NullInput
 from cryoaae.physics.wedge import MissingWedge
@@ -132,21 +134,32 @@ def draw(sections: dict[str, NDArray[np.float64]], rings: dict[str, dict[str, An
     return png(figure)
 
 
-def measure(path: Path, tilt_range: tuple[float, float], minutes: float, seed: int, run: Path | None) -> dict[str, Any]:
+def fitted(path: Path, tilt_range: tuple[float, float], options: argparse.Namespace) -> Path:
+    """Run folder of a fit by the `filament` preset."""
+    run = Path("benchmark_runs") / f"microtubule_{options.start}_{options.seed}"
+    overrides = [f"start={options.start}"]
+    settings = load_fit_config(preset="filament", overrides=overrides, minutes=options.minutes, seed=options.seed)
+    return cryoaae.fit(path, run, tilt_range=tilt_range, settings=settings, overwrite=True, progress=ConsoleProgress())
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    path, tilt_range = options.tomogram, tuple(options.tilt_range)
     volume = cryoaae.open_volume(path)
     data, wedge = volume.numpy(), MissingWedge(tilt_range)
-    started = time.monotonic()
-    if run is None:
-        run = Path("benchmark_runs") / f"microtubule_{seed}"
-        settings = load_fit_config(preset="filament", minutes=minutes, seed=seed)
-        cryoaae.fit(path, run, tilt_range=tilt_range, settings=settings, overwrite=True, progress=ConsoleProgress())
-    cryoaae.restore(path, run / "restored.mrc", model=run, symmetries=True, overwrite=True)
+    at_once = Path("benchmark_runs") / "microtubule_at_once.mrc"
+    at_once.parent.mkdir(exist_ok=True)
+    cryoaae.restore(path, at_once, tilt_range=tilt_range, overwrite=True)
+    started, restored = time.monotonic(), {"no fit": at_once}
+    if options.run is not None or options.minutes > 0:
+        run = options.run or fitted(path, tilt_range, options)
+        restored["restored"] = run / "restored.mrc"
+        cryoaae.restore(path, restored["restored"], model=run, symmetries=True, overwrite=True)
     seconds = time.monotonic() - started
     given = NullInput(torch.from_numpy(data), wedge)
     volumes = {
         "input": data,
         "clip + put back": NULLS["clip_input"].compute(given).numpy(),
-        "restored": cryoaae.open_volume(run / "restored.mrc").numpy(),
+        **{title: cryoaae.open_volume(made).numpy() for title, made in restored.items()},
     }
     slope, centre = axis_line(data)
     middle = (data.shape[1] - 1) / 2
@@ -156,8 +169,9 @@ def measure(path: Path, tilt_range: tuple[float, float], minutes: float, seed: i
     write_bytes(ROWS.with_suffix(".png"), draw(sections, rings))
     excess = {title: found["ratio"] - 1 for title, found in rings.items()}
     return {
-        "tilt_range_deg": tilt_range, "minutes": minutes, "seed": seed, "seconds": round(seconds), "slope": slope,
-        "centre_x": centre, "rings": rings, "excess": excess, "versions": versions(),
+        "tilt_range_deg": tilt_range, "minutes": options.minutes, "start": options.start, "seed": options.seed,
+        "seconds": round(seconds), "slope": slope, "centre_x": centre, "rings": rings, "excess": excess,
+        "versions": versions(),
     }  # fmt: skip
 
 
@@ -166,10 +180,11 @@ def main() -> None:
     parser.add_argument("tomogram", type=Path)
     parser.add_argument("--tilt-range", type=float, nargs=2, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--start", choices=STARTS, default="spectrum", help="where the fit starts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path)
     options = parser.parse_args()
-    row = measure(options.tomogram, tuple(options.tilt_range), options.minutes, options.seed, options.run)
+    row = measure(options)
     append(ROWS, row)
     for title, found in row["rings"].items():
         print(f"{title}: axis ratio {found['ratio']:.3f}, wall over lumen {found['wall_over_lumen']:.2f}")
