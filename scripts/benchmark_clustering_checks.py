@@ -5,7 +5,8 @@
 
 The eight classes of benchmark_clustering.py at SNR 0.1 are clustered by `cluster --by both --clusters 8`. Then
 
-- linear and non-linear probes read the true pose and the direction of the wedge from the code of the class. Several
+- linear and non-linear probes read the true pose and the direction of the wedge from the clusters of the alignment and
+  from the class code that `embed` gives, of the particles fitted to and of another seed's, never seen. Several
   probes are looked at, so that the best of them lies above chance by chance: what counts is how far the best lies above
   its own mean on permuted labels, in standard deviations, held against the best of the same probes on each permutation.
   More than 2 standard deviations above the mean of those is a leak;
@@ -36,12 +37,14 @@ from torch import Tensor
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import open_volume
 from cryoaae.io.store import SubtomogramStore
+from cryoaae.metrics.clustering import adjusted_rand_index
 from cryoaae.metrics.probes import Kind, probe_accuracy
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.progress import ConsoleProgress
 from cryoaae.simulation.subtomograms import ImagingSettings
 from cryoaae.subtomograms.band import BandedParticles, banded_particles, particles_of_stores
 from cryoaae.subtomograms.cluster import cluster
+from cryoaae.subtomograms.embed import embed
 from cryoaae.subtomograms.from_simulation import simulate_store
 from cryoaae.subtomograms.generate import generate
 from cryoaae.subtomograms.pose_search import shift_grid
@@ -170,25 +173,58 @@ def generated_check(run: Path, store: SubtomogramStore, held: SubtomogramStore, 
     }  # fmt: skip
 
 
+def embedded(store: Path, run: Path) -> Tensor:
+    """Class code (n, classes) that `embed` gives of a store; made once."""
+    folder = run.parent / f"{run.name}_of_{store.stem}"
+    if not (folder / "codes.npz").exists():
+        embed(store, folder, model=run / "model.safetensors", device="cpu", threads=1, progress=ConsoleProgress())
+    return torch.from_numpy(np.load(folder / "codes.npz")["class_probabilities"]).float()
+
+
+def decided(codes: Tensor) -> Tensor:
+    """The likeliest class alone, (n, classes)."""
+    return torch.nn.functional.one_hot(codes.argmax(dim=1), codes.shape[1]).float()
+
+
+def directions(store: SubtomogramStore) -> Tensor:
+    """True rotations of the particles, (n, 3, 3)."""
+    return torch.from_numpy(store.facts.rotations).float()
+
+
+def class_ari(codes: Tensor, store: SubtomogramStore) -> float:
+    """Agreement of the likeliest classes with the true ones."""
+    return adjusted_rand_index(codes.argmax(dim=1), torch.tensor([CLASSES.index(one) for one in store.facts.classes]))
+
+
 def measure(seed: int, count: int, minutes: float, maps: Path) -> dict[str, Any]:
     """Cluster, and check; a finished clustering is used again."""
     path, other = made(SET, seed, maps, count), made(SET, seed + 1, maps, count)
-    run = RUNS / f"both_count{count}_seed{seed}"
+    run = RUNS / f"both_count{count}_seed{seed}_minutes{minutes:g}"
     if not (run / "report.html").exists():
         settings = ClusterSettings(minutes=minutes, seed=seed)
         cluster(path, run, by="both", clusters=len(CLASSES), settings=settings, resume=run.exists(), device="cpu",
                 progress=ConsoleProgress())  # fmt: skip
-    codes = np.load(run / "codes.npz")
     with SubtomogramStore(path) as store, SubtomogramStore(other) as held:
-        rotations = torch.from_numpy(store.facts.rotations).float()
-        names = ("cluster_probabilities", "class_probabilities")
-        probes = {name: probed(torch.from_numpy(codes[name]).float(), rotations, seed) for name in names}
+        aligned = torch.from_numpy(np.load(run / "codes.npz")["cluster_probabilities"]).float()
+        seen, unseen = embedded(path, run), embedded(other, run)
+        probes = {
+            "cluster_probabilities": probed(aligned, directions(store), seed),
+            "class_probabilities": probed(seen, directions(store), seed),
+            "class": probed(decided(seen), directions(store), seed),
+            "class_probabilities_never_seen": probed(unseen, directions(held), seed),
+            "class_never_seen": probed(decided(unseen), directions(held), seed),
+        }
+        right = {"ari_seen": class_ari(seen, store), "ari_never_seen": class_ari(unseen, held)}
         generated = generated_check(run, store, held, maps)
     agreement = json.loads((run / "clusters.json").read_text())["pose_agreement"]
     return {
         "set": SET, "seed": seed, "count": count, "minutes": minutes, "probes": probes, "agreement": agreement,
-        **generated, **provenance(),
+        **right, **generated, **provenance(),
     }  # fmt: skip
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["seed"], row["count"], row["minutes"]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -201,7 +237,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "four probes of pose and wedge lies above its mean on permuted labels, in standard deviations, and in brackets "
         "the mean of the best of the same four on permuted labels + 2 of its standard deviations.",
         "",
-        "| what | asked | " + " | ".join(f"seed {row['seed']}, {row['count']} a class" for row in rows) + " |",
+        "| what | asked | " + " | ".join(_column(row) for row in rows) + " |",
         "|---|---|" + "---|" * len(rows),
     ]
     entries: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
@@ -209,6 +245,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
          lambda row: _errors(row, "cluster_probabilities")),
         ("from the class code of the autoencoder", "up to what is in brackets",
          lambda row: _errors(row, "class_probabilities")),
+        ("from its likeliest class", "up to what is in brackets", lambda row: _errors(row, "class")),
+        ("from the class code of particles never seen", "up to what is in brackets",
+         lambda row: _errors(row, "class_probabilities_never_seen")),
+        ("from their likeliest class", "up to what is in brackets", lambda row: _errors(row, "class_never_seen")),
+        ("ARI of the likeliest class, fitted to and never seen", "",
+         lambda row: f"{row['ari_seen']:.3f}, {row['ari_never_seen']:.3f}" if "ari_seen" in row else ""),
         ("copies that keep their class", f"{100 * LEAST_AGREEMENT:.0f} %",
          lambda row: f"{100 * row['agreement']:.0f} %"),
         ("generated volumes of the class asked for", f"{100 * LEAST_RIGHT:.0f} %",
@@ -222,9 +264,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _column(row: dict[str, Any]) -> str:
+    return f"seed {row['seed']}, {row['count']} a class, {row['minutes']:g} minutes"
+
+
 def _errors(row: dict[str, Any], code: str) -> str:
     """The probe furthest above its null, in standard deviations, and what the furthest may be."""
-    found = row["probes"][code]
+    found = row["probes"].get(code)
+    if found is None:
+        return ""
     return f"{found['largest']:.1f} ({found['largest_null'] + MOST_ERRORS * found['largest_null_std']:.1f})"
 
 
@@ -239,7 +287,7 @@ def main() -> None:
     if not options.table:
         maps = shared(parser, "--maps", options.maps, "maps_10A")
         for seed in options.seeds:
-            if (seed, options.count) in {(row["seed"], row["count"]) for row in read_rows(ROWS)}:
+            if (seed, options.count, options.minutes) in {key(row) for row in read_rows(ROWS)}:
                 continue
             append(ROWS, measure(seed, options.count, options.minutes, maps))
     write_text(TABLE, table(read_rows(ROWS)))

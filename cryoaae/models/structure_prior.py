@@ -74,17 +74,40 @@ class StructurePrior(PairFitting):
         save_energy(path, self.matcher, patch=self.microscope.patch, block=self.microscope.block)
 
     def bounded(self, pairs: Tensor, energy: Tensor, restored: Tensor, record: GradientRecord) -> Tensor:
-        """Energy times lambda, a scalar; lambda falls where the gradient's share would be too large.
-
-        The way back through matcher and microscope is walked once: to the restoration, whence the rest follows.
-        """
+        """Energy times lambda, a scalar; lambda falls where the gradient's share would be too large."""
         head = self.restorer.network.last.weight
-        (slope,) = torch.autograd.grad(energy, restored)
-        along = (restored * slope).sum()
-        own, its = (
-            torch.linalg.vector_norm(torch.autograd.grad(term, head, retain_graph=True)[0]) for term in (pairs, along)
-        )
-        ratio = its / own.clamp(min=torch.finfo(own.dtype).tiny)
-        factor = torch.clamp(self.share / ratio.clamp(min=torch.finfo(own.dtype).tiny), max=self.weight)
-        record.note_gradient(ratio, factor)
-        return factor * (energy.detach() + along - along.detach())
+        return bounded_energy(pairs, energy, restored, head, record, weight=self.weight, share=self.share)
+
+
+def bounded_energy(
+    own: Tensor, energy: Tensor, made: Tensor, head: Tensor, record: GradientRecord, *, weight: float, share: float
+) -> Tensor:
+    """An energy times its weight, which falls where the energy's gradient would be too large.
+
+    The way back through matcher and microscope is walked once: to what was made, whence the rest follows.
+
+    Parameters
+    ----------
+    own : Tensor
+        The loss that the energy may only lean on, a scalar.
+    energy : Tensor
+        Of `made`, a scalar.
+    made : Tensor
+        What a network has made.
+    head : Tensor
+        Weight of the network's last layer, on which the gradients are compared.
+    record : GradientRecord
+    weight : float
+        As long as the share allows it.
+    share : float
+        Largest norm of the energy's gradient over that of the loss.
+    """
+    (slope,) = torch.autograd.grad(energy, made)
+    along = (made * slope).sum()
+    norm, its = (
+        torch.linalg.vector_norm(torch.autograd.grad(term, head, retain_graph=True)[0]) for term in (own, along)
+    )
+    ratio = its / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+    factor = torch.clamp(share / ratio.clamp(min=torch.finfo(norm.dtype).tiny), max=weight)
+    record.note_gradient(ratio, factor)
+    return factor * (energy.detach() + along - along.detach())

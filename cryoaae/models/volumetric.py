@@ -151,8 +151,12 @@ class VolumetricAutoencoder(CategoricalAutoencoder):
         code = self._encode(batch)
         y = class_of(code)
         self._learn_proportions(y)
+        volumes = self.decode(self.decoder_input(code, batch.labels))
+        error = self.error(volumes, batch.target, batch.seen).mean()
+        reconstruction = self.objective.reconstruction_weight * error
         return {
-            "reconstruction": self._reconstruction(code, batch),
+            "reconstruction": reconstruction,
+            **self.structure_terms(volumes, reconstruction, batch),
             **self._match_terms(code, batch),
             "consistency": self.consistency * disagreement(*y.chunk(COPIES)),
             "guard": self.guard * self._lopsidedness(y),
@@ -174,10 +178,9 @@ class VolumetricAutoencoder(CategoricalAutoencoder):
         total = nn.functional.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
         return {"supervised": self.objective.supervised_weight * total / (labels != UNLABELLED).sum().clamp(min=1)}
 
-    def _reconstruction(self, code: Encoded, batch: ImageBatch) -> Tensor:
-        assert isinstance(batch, VolumeBatch)
-        volumes = self.decode(self.decoder_input(code, batch.labels))
-        return self.objective.reconstruction_weight * self.error(volumes, batch.target, batch.seen).mean()
+    def structure_terms(self, volumes: Tensor, reconstruction: Tensor, batch: ImageBatch) -> dict[str, Tensor]:
+        """Terms of decoded volumes (2 n, z, y, x) beside their reconstruction: none."""
+        return {}
 
     def held_out_loss(self, batch: ImageBatch) -> Tensor:
         """Reconstruction error, a scalar."""

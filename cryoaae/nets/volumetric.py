@@ -103,10 +103,13 @@ class VolumeDecoder(nn.Module):
     def initialise(self, draws: Draws) -> None:
         """Draw new weights; the last layer starts near silence, as most of a box is."""
         draw_weights(self, draws)
-        for part in self.convolutions[-1].modules():
-            if isinstance(part, nn.ConvTranspose3d):
-                with torch.no_grad():
-                    part.weight.mul_(0.1)
+        with torch.no_grad():
+            self.last.weight.mul_(0.1)
+
+    @property
+    def last(self) -> nn.ConvTranspose3d:
+        """The layer that makes voxels."""
+        return next(part for part in self.convolutions[-1].modules() if isinstance(part, nn.ConvTranspose3d))
 
     def forward(self, z: Tensor, draws: Draws | None = None) -> Tensor:
         hidden = nn.functional.leaky_relu(self.hidden(z), SLOPE)

@@ -48,6 +48,19 @@ def quarter_turns() -> Tensor:
     return torch.stack(found)
 
 
+def quarter_turned(volumes: Tensor, rotation: Tensor) -> Tensor:
+    """Cubes (..., n, n, n) turned by one of `quarter_turns` about voxel n // 2: voxels change places, none is made.
+
+    An even cube is taken to go on periodically.
+    """
+    order = rotation.abs().argmax(dim=1).tolist()
+    flipped = [axis - 3 for axis in range(3) if rotation[axis, order[axis]] < 0]
+    leading = range(volumes.dim() - 3)
+    out = volumes.permute(*leading, *(volumes.dim() - 3 + axis for axis in order)).flip(flipped)
+    # Of an even box, a flip moves voxel n // 2 by one.
+    return torch.roll(out, [1] * len(flipped), flipped) if flipped and out.shape[-1] % 2 == 0 else out
+
+
 def rotation_about(axis_zyx: Sequence[float], angle_rad: float) -> Tensor:
     """Right-handed rotation about an axis (z, y, x), (3, 3) float32.
 

@@ -1,8 +1,10 @@
-"""Codes of particles: each is seen as it is and in fixed other poses, and what it is said to be is averaged.
+"""Codes of particles: each is seen in fixed other poses, and what it is said to be is averaged.
 
-The poses and the noise that fills them are the same for every particle, so that a code depends on nothing but the
-particle: neither on the order of a store nor on its neighbours. Under the references of an alignment alone a particle
-is aligned instead (`reference_model`).
+A particle is not asked for its class as it lies, where its wedge shows in what direction the beam went: it is turned,
+what its wedge left empty is filled with noise, and it is turned on by the 24 quarter turns and seen through its wedge
+again. The turn and the noise are the same for every particle, so that a code depends on nothing but the particle:
+neither on the order of a store nor on its neighbours. Under the references of an alignment alone a particle is aligned
+instead (`reference_model`).
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ from torch import Tensor
 from cryoaae.io.atomic import atomic_path
 from cryoaae.io.store import SubtomogramStore
 from cryoaae.models.categorical import class_of
-from cryoaae.physics.rotation import random_rotations
+from cryoaae.physics.fourier import irfft, rfft
+from cryoaae.physics.rotation import quarter_turned, quarter_turns, random_rotations
+from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
-from cryoaae.subtomograms.copies import as_it_is, completed, fine_grid, in_reference_frame, turned_particle
+from cryoaae.subtomograms.copies import Measured, as_it_is, completed, fine_grid, in_reference_frame, turned_particle
 from cryoaae.subtomograms.model_files import FittedModel, check_apart
 from cryoaae.subtomograms.reference_model import ReferenceModel, assign_stores, holds_only_references
 from cryoaae.subtomograms.standard import Particles, matching_standard, open_stores
 
 CODES = "codes.npz"
-# Poses in which a particle is seen, its own among them.
-VIEWS = 5
 BATCH = 32
 # The same for every particle of every run.
 POSE_SEED = 0
@@ -43,7 +45,7 @@ class Embedding:
     Parameters
     ----------
     views : (views, n, classes)
-        Class probabilities in each pose, the particle's own first.
+        Class probabilities in each pose, none of which is the particle's own.
     features : (n, units)
         What the encoder reads codes from, mean over the poses.
     style : (n, dim)
@@ -60,8 +62,12 @@ class Embedding:
 
     @property
     def probabilities(self) -> Tensor:
-        """Class probabilities, mean over the poses, (n, classes)."""
-        return self.views.mean(dim=0)
+        """Share of the poses in which a particle is taken for each class, (n, classes).
+
+        Not the mean of what the encoder gives in each pose: how sure it is depends on what the particle's wedge hides,
+        and tells it, the more clearly the more poses are averaged (decision 0031).
+        """
+        return torch.nn.functional.one_hot(self.views.argmax(dim=-1), self.views.shape[-1]).float().mean(dim=0)
 
     @property
     def columns(self) -> dict[str, NDArray[np.generic]]:
@@ -83,13 +89,13 @@ def embed_particles(
     """Embed all particles, a batch at a time."""
     progress = progress or NullProgress()
     generator = torch.Generator().manual_seed(POSE_SEED)
-    rotations = random_rotations(VIEWS - 1, generator=generator)
+    rotation = random_rotations(1, generator=generator)[0]
     noise = torch.randn((particles.box,) * 3, generator=generator)
     parts: list[tuple[Tensor, ...]] = []
     progress.start("embedding", float(len(particles)), "particle")
     for start in range(0, len(particles), BATCH):
         chosen = range(start, min(start + BATCH, len(particles)))
-        parts.append(tuple(part.cpu() for part in _embedded(fitted, particles, chosen, rotations, noise, device)))
+        parts.append(tuple(part.cpu() for part in _embedded(fitted, particles, chosen, rotation, noise, device)))
         progress.advance(len(chosen))
         progress.check()
     progress.finish()
@@ -101,26 +107,32 @@ def _embedded(
     fitted: FittedModel,
     particles: Particles,
     chosen: range,
-    rotations: Tensor,
+    rotation: Tensor,
     noise: Tensor,
     device: torch.device | str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Classes (n, views, classes), features, style and error of some particles."""
     model, own = fitted.model, [as_it_is(particles, i) for i in chosen]
-    shown = []
-    for i, measured in zip(chosen, own, strict=True):
-        fine = fine_grid(completed(measured, noise))
-        turned = [turned_particle(fine, particles.wedge(i), r)[1] * measured.seen for r in rotations]
-        shown.append(torch.stack([measured.spectrum, *turned]))
-    features = torch.stack([model.encoder.trunk(model.inputs(view.to(device))) for view in torch.stack(shown, dim=1)])
-    codes = [model.encoder.read(view) for view in features]
+    spectra, measured = (torch.stack(t) for t in zip(*((m.spectrum, m.seen) for m in own), strict=True))
+    copies = torch.stack([_turned(m, particles.wedge(i), rotation, noise) for i, m in zip(chosen, own, strict=True)])
+    poses = [
+        model.encoder.trunk(model.inputs((rfft(quarter_turned(copies, quarter)) * measured).to(device)))
+        for quarter in quarter_turns()
+    ]
+    classes = torch.stack([class_of(model.encoder.read(features)) for features in poses], dim=1)
+    code = model.encoder(model.inputs(spectra.to(device)))
     in_reference = fitted.settings.frame == "reference"
     targets = [in_reference_frame(particles, i) for i in chosen] if in_reference and particles.posed else own
     target, seen = (torch.stack(t).to(device) for t in zip(*((m.spectrum, m.seen) for m in targets), strict=True))
-    error = model.error(model.decode(model.decoder_input(codes[0], None)), target, seen)
+    error = model.error(model.decode(model.decoder_input(code, None)), target, seen)
     if in_reference and not particles.posed:
         error = torch.full_like(error, torch.nan)
-    return torch.stack([class_of(code) for code in codes], dim=1), features.mean(dim=0), codes[0].style, error
+    return classes, torch.stack(poses).mean(dim=0), code.style, error
+
+
+def _turned(own: Measured, wedge: MissingWedge, rotation: Tensor, noise: Tensor) -> Tensor:
+    """A particle in another pose, what its wedge hides filled with noise, (z, y, x)."""
+    return irfft(turned_particle(fine_grid(completed(own, noise)), wedge, rotation)[1], noise.shape)
 
 
 def write_codes(path: Path, particles: Particles, **columns: NDArray[np.generic]) -> None:

@@ -64,6 +64,7 @@ class VolumetricFit:
             self.particles, model, Draws.seeded(seed, device=device), self.labels.classes,
             canonical=settings.frame == "reference", shift=settings.shift, batch_size=batch_size,
             labelled_batch_size=settings.labelled_batch_size, seed=seed,
+            measured_again=settings.structure_batch_size if settings.structure_weight > 0 else 0,
         )  # fmt: skip
 
     def run(self, folder: Path, progress: Progress, *, resume: bool = False) -> FittedModel:

@@ -8,7 +8,6 @@ clusters is told.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from cryoaae.models.volumetric import measured_error
 from cryoaae.nets.volumetric import VolumeDecoder, VolumeTrunk, draw_weights
 from cryoaae.patches.particle_spectra import sphere
 from cryoaae.physics.fourier import irfft, rfft
+from cryoaae.physics.rotation import quarter_turned, quarter_turns
 from cryoaae.subtomograms.null_clusterings import standardised
 from cryoaae.subtomograms.standard import Particles, band
 
@@ -31,6 +31,7 @@ EPOCHS = 30
 # Turns of clustering and training, the epochs of each, and the share of particles below which clusters stand still.
 ROUNDS, ROUND_EPOCHS, STILL = 15, 3, 0.01
 COMPONENTS = 16
+CUBE = quarter_turns()
 
 
 def seen_particles(particles: Particles) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,27 +112,7 @@ class PooledFeatures(nn.Module):
 def cube_turned(volumes: Tensor, generator: torch.Generator) -> Tensor:
     """Volumes (n, 1, z, y, x), each by one of the 24 rotations of a cube about voxel n // 2, drawn at random."""
     which = torch.randint(len(CUBE), (len(volumes),), generator=generator)
-    return torch.stack([_turned(volume, *CUBE[int(k)]) for volume, k in zip(volumes, which, strict=True)])
-
-
-def _cube() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Orders of the axes and signs, of those that are rotations."""
-    found = []
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1, -1), repeat=3):
-            if np.linalg.det(np.eye(3)[list(order)] * np.array(signs)) > 0:
-                found.append((order, signs))
-    return found
-
-
-CUBE = _cube()
-
-
-def _turned(volume: Tensor, order: tuple[int, ...], signs: tuple[int, ...]) -> Tensor:
-    flipped = [axis + 1 for axis, sign in enumerate(signs) if sign < 0]
-    out = volume.permute(0, *(axis + 1 for axis in order)).flip(flipped)
-    # Of an even box, a flip moves voxel n // 2 by one.
-    return torch.roll(out, [1] * len(flipped), flipped) if flipped and out.shape[-1] % 2 == 0 else out
+    return torch.stack([quarter_turned(volume, CUBE[int(k)]) for volume, k in zip(volumes, which, strict=True)])
 
 
 def mixture_clusters(features: Tensor, clusters: int, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +14,14 @@ from cryoaae.draws import Draws
 from cryoaae.errors import InputError
 from cryoaae.io.weights import load_weights, save_weights
 from cryoaae.matching.latent import LatentMatch
+from cryoaae.matching.referee import Referee
 from cryoaae.models.autoencoder import CLASS, STYLE, Objective
+from cryoaae.models.refereed_volumes import RefereedVolumes
 from cryoaae.models.volumetric import VolumetricAutoencoder
+from cryoaae.nets.discriminators import MultiScaleDiscriminator
 from cryoaae.nets.encoders import Encoder
 from cryoaae.nets.stacked import initialise
-from cryoaae.nets.volumetric import VolumeDecoder, VolumeTrunk
+from cryoaae.nets.volumetric import VolumeDecoder, VolumeTrunk, draw_weights
 from cryoaae.patches.particle_spectra import sphere
 from cryoaae.priors.categorical import Categorical
 from cryoaae.priors.gaussian import Gaussian
@@ -127,14 +131,23 @@ def build_model(
         supervised_weight=settings.supervised_weight, beta1=settings.beta1, critic_rate=settings.critic_rate,
         class_gradient=settings.class_gradient,
     )  # fmt: skip
-    model = VolumetricAutoencoder(
-        encoder, decoder, matches, objective, input_filter=standard.filter(), inside=sphere(box).clone(),
-        band=band(box).clone(),
-        consistency=settings.consistency, guard=settings.guard, learned_share=settings.learned_share,
-        averages=averages,
+    keywords: dict[str, Any] = {
+        "input_filter": standard.filter(), "inside": sphere(box).clone(), "band": band(box).clone(),
+        "consistency": settings.consistency, "guard": settings.guard, "learned_share": settings.learned_share,
+        "averages": averages,
+    }  # fmt: skip
+    if settings.structure_weight == 0:
+        model = VolumetricAutoencoder(encoder, decoder, matches, objective, **keywords)
+        initialise(model, draws)
+        return model
+    referee = Referee(MultiScaleDiscriminator(widths=settings.widths))
+    refereed = RefereedVolumes(
+        encoder, decoder, matches, objective, referee=referee, structure_weight=settings.structure_weight,
+        structure_share=settings.structure_share, **keywords,
     )  # fmt: skip
-    initialise(model, draws)
-    return model
+    initialise(refereed, draws)
+    draw_weights(referee, draws)
+    return refereed
 
 
 def _match(component: Component, prior: Prior, weight: float) -> LatentMatch:

@@ -36,6 +36,10 @@ class ClusterSettings(BaseModel):
         Between style codes and a Gaussian, class codes and their categorical prior.
     divergence_weight, class_weight, reconstruction_weight, consistency, guard, supervised_weight : float
         Weights of the terms, see `models.volumetric`.
+    structure_weight, structure_share : float
+        Of the structure discriminator of decoded volumes, see `models.refereed_volumes`; 0: there is none.
+    structure_batch_size : int
+        Volumes a step that it sees.
     learned_share : float
         Share of the class proportions that is learned.
     class_gradient : float
@@ -81,6 +85,9 @@ class ClusterSettings(BaseModel):
     consistency: Weight = 6.0
     guard: Weight = 3.0
     supervised_weight: Weight = 1.0
+    structure_weight: Weight = 0.0
+    structure_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    structure_batch_size: Whole = 16
     learned_share: Annotated[float, Field(ge=0, le=1)] = 0.3
     class_gradient: Annotated[float, Field(ge=0, le=1)] = 1.0
     shift: Weight = 1.0

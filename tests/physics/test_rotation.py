@@ -11,6 +11,7 @@ from cryoaae.physics.fourier import irfft, radius, rfft, shell_index, shell_sum,
 from cryoaae.physics.resample import BAND_STOP, band_limit, fourier_resample
 from cryoaae.physics.rotation import (
     OVERSAMPLING,
+    quarter_turned,
     quarter_turns,
     random_rotations,
     rotation_about,
@@ -162,3 +163,17 @@ def test_quarter_turns_are_the_24_rotations_of_the_cube() -> None:
     known = {tuple(r.flatten().int().tolist()) for r in every}
     products = {tuple((a @ b).flatten().int().tolist()) for a in every for b in every}
     assert len(known) == 24 and products == known
+
+
+@pytest.mark.parametrize("box", [8, 9])
+def test_quarter_turned_cubes_carry_every_voxel_where_the_matrix_says(box: int) -> None:
+    volumes, centre = torch.zeros(2, 1, box, box, box), box // 2
+    marks = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3], [1, -2, 3]])
+    for number, mark in enumerate(marks, start=1):
+        volumes[:, 0, *(centre + mark).tolist()] = number
+    for rotation in quarter_turns():
+        turned = quarter_turned(volumes, rotation)
+        assert turned.shape == volumes.shape and int((turned > 0).sum()) == 2 * len(marks)
+        for number, mark in enumerate(marks, start=1):
+            place = centre + rotation @ mark.float()
+            assert (turned[:, 0, *place.int().tolist()] == number).all()

@@ -85,10 +85,10 @@ def test_a_fitted_model_clusters_the_same_particles_alike_and_fits_nothing(shape
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("frame", ["particle", "reference"])
-def test_an_interrupted_fit_goes_on_bit_for_bit(frame, tmp_path, store_maker, tiny):
+@pytest.mark.parametrize("changed", [{}, {"frame": "reference"}, {"structure_weight": 1.0}])
+def test_an_interrupted_fit_goes_on_bit_for_bit(changed, tmp_path, store_maker, tiny):
     store = store_maker(tmp_path / "few.h5", 5, box=12)
-    settings = ClusterSettings(**{**tiny, "steps": 4, "batch_size": 4, "frame": frame})
+    settings = ClusterSettings(**{**tiny, "steps": 4, "batch_size": 4, **changed})
     whole = cluster(store, tmp_path / "whole", by="autoencoder", settings=settings)
     with pytest.raises(InterruptedRunError):
         cluster(store, tmp_path / "parts", by="autoencoder", settings=settings, progress=StopAfter(2))

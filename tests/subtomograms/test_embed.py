@@ -11,7 +11,7 @@ import torch
 from cryoaae.cli import run as command
 from cryoaae.errors import InputError
 from cryoaae.io.store import SubtomogramStore
-from cryoaae.subtomograms.embed import embed
+from cryoaae.subtomograms.embed import Embedding, embed
 
 
 def test_codes_do_not_depend_on_the_order_of_the_store(shapes_store, shapes_run, tmp_path, store_writer):
@@ -39,6 +39,13 @@ def test_particles_in_poses_that_the_model_never_saw_keep_their_class(shapes_run
     rods = np.array([name == "rod" for name in SubtomogramStore(new).facts.classes])
     agreement = (assigned == rods).mean()
     assert max(agreement, 1 - agreement) >= 0.9
+
+
+def test_a_code_is_the_share_of_poses_that_say_a_class_however_sure_they_are():
+    views = torch.tensor([[[0.6, 0.4, 0.0]], [[0.5, 0.3, 0.2]], [[0.0, 0.1, 0.9]], [[0.99, 0.01, 0.0]]])
+    nothing = torch.zeros(1, 2)
+    found = Embedding(views, nothing, nothing, nothing[0]).probabilities
+    assert found.tolist() == [[0.75, 0.0, 0.25]]
 
 
 def test_the_run_folder_of_a_model_is_not_overwritten_by_what_is_made_with_it(shapes_store, shapes_run, capsys):

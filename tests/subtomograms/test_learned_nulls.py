@@ -4,38 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from cryoaae.io.store import SubtomogramStore
 from cryoaae.subtomograms.learned_nulls import (
-    CUBE,
-    _turned,
     autoencoder_features,
     cube_turned,
     invariant_network_clusters,
     matched,
 )
 from cryoaae.subtomograms.standard import Particles, measure_standard
-
-
-@pytest.mark.parametrize("box", [8, 9])
-def test_a_cube_has_24_rotations_about_the_centre_voxel(box: int) -> None:
-    """Three marks about voxel n // 2 keep their handedness and distances, and no two rotations agree."""
-    marks, centre = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]]), box // 2
-    volume = torch.zeros(1, box, box, box)
-    for number, mark in enumerate(marks, start=1):
-        volume[0, *(centre + mark).tolist()] = number
-    seen = []
-    for order, signs in CUBE:
-        turned = _turned(volume, order, signs)[0]
-        found = [(turned == number).nonzero()[0] - centre for number in range(1, 5)]
-        assert found[0].tolist() == [0, 0, 0]
-        axes = torch.stack(found[1:]).double() / torch.tensor([[1.0], [2.0], [3.0]])
-        assert torch.allclose(axes @ axes.T, torch.eye(3).double())
-        assert torch.linalg.det(axes) == pytest.approx(1.0)
-        seen.append(tuple(axes.flatten().tolist()))
-    assert len(set(seen)) == 24
 
 
 def test_turned_volumes_are_those_of_the_batch() -> None:
