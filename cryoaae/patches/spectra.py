@@ -2,7 +2,7 @@
 
 With halves y_even = s + n_even and y_odd = s + n_odd of independent noise, Re<y_even, y_odd*> is
 the power of what both share and <|y_even - y_odd|^2> / 2 one half's noise power. A single volume
-has no such split: its noise is taken from its quietest blocks (featureless ice).
+has no such split: its noise is told from its quietest blocks (`patches.reconstruction_noise`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryoaae.patches.reconstruction_noise import reconstruction_noise
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft, shell_index, shell_sum, taper
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
 BOX = 64
-# Smaller for a single volume: featureless ice must fit between the structures.
+# Smaller for a single volume: the quieter places must fit between the structures.
 BOX_SINGLE = 32
 BLOCKS = 48
 QUIET_SHARE = 0.1
@@ -132,18 +133,11 @@ def measure_spectra(
 
 
 def _single(power: Tensor, total: Tensor, count: Tensor) -> Spectra:
-    """Split a single volume's power: noise is that of its quietest blocks.
-
-    In the lowest shells blocks without their means say little; there the share of the signal is
-    taken to be no lower than at its peak.
-    """
+    """Split a single volume's power by what its quietest blocks say of the noise."""
     quiet = max(1, round(QUIET_SHARE * len(power)))
     order = torch.argsort(power.sum(dim=1))[:quiet]
-    noise = _filled(power[order].mean(dim=0)[None] / count.clamp(min=1e-9), count)[0]
-    noise = torch.minimum(noise, total)
-    share = noise / total.clamp(min=torch.finfo(torch.float64).tiny)
-    peak = int(share.argmin())
-    noise = torch.where(torch.arange(len(noise)) < peak, share[peak] * total, noise)
+    found = _filled(power[order].mean(dim=0)[None] / count.clamp(min=1e-9), count)[0]
+    noise = reconstruction_noise(torch.minimum(found, total))
     return Spectra(total - noise, noise)
 
 

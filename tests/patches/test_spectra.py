@@ -47,13 +47,15 @@ def test_shells_above_the_floor_by_chance_are_not_signal() -> None:
 
 
 def test_noise_of_a_single_volume_comes_from_its_quietest_blocks() -> None:
+    """Noise that rises with the frequency, as of a reconstruction, and structures in one half of the volume."""
     generator = torch.Generator().manual_seed(0)
     box = (64, 64, 256)
-    volume = torch.randn(box, generator=generator)
-    volume[..., 128:] += band_limit(torch.randn((64, 64, 128), generator=generator), 0.05, 0.1) * 10
+    volume = irfft(rfft(torch.randn(box, generator=generator)) * radius(box).sqrt(), box)
+    volume[..., 128:] += band_limit(torch.randn((64, 64, 128), generator=generator), 0.05, 0.1) * 3
     spectra = measure_spectra([Volume(np.asarray(volume), 10.0)], MissingWedge(), generator=generator)
-    assert (spectra.noise - 1).abs()[4:].max() < 0.2
-    assert spectra.signal[1:3].min() > 3
+    k = (torch.arange(len(spectra.noise)) + 0.5) / len(spectra.noise) * 0.5
+    assert (spectra.noise / k - 1).abs()[1:].max() < 0.2
+    assert spectra.fsc[1:3].min() > 0.8
 
 
 def test_working_grid_keeps_what_the_halves_share() -> None:
