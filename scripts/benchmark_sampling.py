@@ -1,6 +1,6 @@
 """What draws cost: CPU time beside a restoration of the same tomogram, and memory by their number.
 
-    benchmark_sampling.py DATA_FOLDER
+    benchmark_sampling.py DATA_FOLDER [--samplers learned bootstrap]
     benchmark_sampling.py --table
 
 Restores the halves of a simulated tomogram with the general restorer, without averaging over half turns, and samples
@@ -29,9 +29,11 @@ from cryoaae.io.atomic import write_text
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "sampling.json"
 TABLE = ROWS.with_suffix(".md")
-# Turns, draws, and whether they are calibrated.
+# Sampler, turns, draws, and whether they are calibrated.
 STEPS = (
-    ("any", 2, False), ("any", 4, False), ("quarter", 2, False), ("quarter", 16, False), ("quarter", 16, True),
+    ("learned", "any", 2, False), ("learned", "any", 16, False), ("learned", "any", 16, True),
+    ("bootstrap", "any", 2, False), ("bootstrap", "any", 4, False), ("bootstrap", "quarter", 2, False),
+    ("bootstrap", "quarter", 16, False), ("bootstrap", "quarter", 16, True),
 )  # fmt: skip
 # Voxels (z, y, x) of 10 angstrom: a cube, and slabs as they are recorded.
 SHAPES = ((96, 96, 96), (128, 464, 480), (200, 620, 640))
@@ -39,7 +41,7 @@ SHAPES = ((96, 96, 96), (128, 464, 480), (200, 620, 640))
 MOST_RESTORATIONS, OF_DRAWS = 6, 16
 
 
-def child(step: str, data: Path, folder: Path, draws: int, turns: str) -> dict[str, Any]:
+def child(step: str, data: Path, folder: Path, draws: int, source: str, turns: str) -> dict[str, Any]:
     """Do one step in this process; CPU-seconds and highest memory of its own."""
     import cryoaae
 
@@ -52,7 +54,7 @@ def child(step: str, data: Path, folder: Path, draws: int, turns: str) -> dict[s
         cryoaae.restore(**inputs, output=folder / "restored.mrc", **common)
     else:
         cryoaae.sample(
-            **inputs, output=folder / step, draws=draws, turns=turns, modes=0, keep_draws=False,
+            **inputs, output=folder / step, draws=draws, sampler=source, turns=turns, modes=0, keep_draws=False,
             calibrate=step == "calibrated", **common,
         )  # fmt: skip
     took = time.process_time() - started
@@ -60,25 +62,25 @@ def child(step: str, data: Path, folder: Path, draws: int, turns: str) -> dict[s
     return {"cpu_seconds": round(took, 1), "rss_anon_gb": round(sampler.highest / 1e9, 3)}
 
 
-def measure(data: Path) -> dict[str, Any]:
+def measure(data: Path, samplers: Sequence[str]) -> dict[str, Any]:
     """Each step in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
 
-        def step(name: str, draws: int, which: str) -> dict[str, Any]:
-            folder = Path(scratch) / f"{name}_{draws}_{which}"
+        def step(name: str, draws: int, *which: str) -> dict[str, Any]:
+            folder = Path(scratch) / "_".join([name, str(draws), *which])
             folder.mkdir()
-            words = ["--child", name, str(data), str(folder), str(draws), which]
+            words = ["--child", name, str(data), str(folder), str(draws), *which]
             done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
             found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
             return found
 
         rows = [
-            {"draws": count, "turns": which, "calibrated": calibrated}
-            | step("calibrated" if calibrated else "drawn", count, which)
-            for which, count, calibrated in STEPS
+            {"sampler": source, "draws": count, "turns": turns, "calibrated": calibrated}
+            | step("calibrated" if calibrated else "drawn", count, source, turns)
+            for source, turns, count, calibrated in STEPS if source in samplers
         ]
         return {
-            "data": data.parent.name, "restore": step("restore", 0, "any"), "samples": rows,
+            "data": data.parent.name, "restore": step("restore", 0, "learned", "any"), "samples": rows,
             "voxels": voxels(data), **provenance(),
         }  # fmt: skip
 
@@ -106,7 +108,7 @@ def voxels(data: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The page as Markdown, of the last row."""
+    """The page as Markdown, of the last row of each step; restorations are those of the same row."""
     lines = [
         "# What draws cost", "",
         "Made by `scripts/benchmark_sampling.py` from `sampling.json`: CPU time of `sample` over that of `restore` on "
@@ -115,36 +117,50 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     ]  # fmt: skip
     if not rows:
         return "\n".join(lines)
-    row = rows[-1]
+    row, samples = rows[-1], latest(rows)
     base = row["restore"]["cpu_seconds"]
     lines += [
         f"{row['data']}, {row['machine']}: `restore` took {base:.1f} CPU-seconds and "
         f"{row['restore']['rss_anon_gb']:.2f} GB.", "",
-        "| turns | draws | calibrated | CPU-seconds | restorations | memory, GB |", "|---|---|---|---|---|---|",
+        "| sampler | turns | draws | calibrated | CPU-seconds | restorations | memory, GB |",
+        "|---|---|---|---|---|---|---|",
         *(
-            f"| {s['turns']} | {s['draws']} | {'yes' if s['calibrated'] else 'no'} | {s['cpu_seconds']:.1f} "
-            f"| {s['cpu_seconds'] / base:.1f} | {s['rss_anon_gb']:.2f} |" for s in row["samples"]
+            f"| {s['sampler']} | {s['turns']} | {s['draws']} | {'yes' if s['calibrated'] else 'no'} "
+            f"| {s['cpu_seconds']:.1f} | {s['cpu_seconds'] / s['base']:.1f} | {s['rss_anon_gb']:.2f} |"
+            for s in samples
         ), "",
-        "Working voxels that the network sees for one draw, over those of one restoration (mean of two draws):", "",
+        "Working voxels that the network sees for one draw of the bootstrap, over those of one restoration (mean of "
+        "two draws):", "",
         "| tomogram (z, y, x) | turns any | quarter |", "|---|---|---|",
         *(
             f"| {' x '.join(map(str, v['shape_zyx']))} | {v['any']:.1f} | {v['quarter']:.1f} |" for v in row["voxels"]
-        ), "", "## What must hold", "", *verdicts(row),
+        ), "", "## What must hold", "", *verdicts(samples),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def verdicts(row: Mapping[str, Any]) -> list[str]:
-    """Cost of draws by kind of turn, and memory by their number."""
-    base, lines = row["restore"]["cpu_seconds"], []
-    for turns in dict.fromkeys(s["turns"] for s in row["samples"]):
-        mine = [s for s in row["samples"] if s["turns"] == turns and not s["calibrated"]]
+def latest(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The last measurement of each step, with what a restoration took then; older rows are the bootstrap's."""
+    found = {}
+    for row in rows:
+        for s in row["samples"]:
+            one = {"sampler": "bootstrap", **s, "base": row["restore"]["cpu_seconds"]}
+            found[one["sampler"], one["turns"], one["draws"], one["calibrated"]] = one
+    return sorted(found.values(), key=lambda s: s["sampler"] != "learned")
+
+
+def verdicts(samples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Cost of draws by sampler and kind of turn, and memory by their number."""
+    lines = []
+    for source, turns in dict.fromkeys((s["sampler"], s["turns"]) for s in samples):
+        mine = [s for s in samples if (s["sampler"], s["turns"]) == (source, turns) and not s["calibrated"]]
+        named = source if source == "learned" else f"{source}, turns {turns}"
         few, many = mine[0], mine[-1]
-        each = (many["cpu_seconds"] - few["cpu_seconds"]) / (many["draws"] - few["draws"]) / base
+        each = (many["cpu_seconds"] - few["cpu_seconds"]) / (many["draws"] - few["draws"]) / few["base"]
         cost, kept = OF_DRAWS * each, "holds" if OF_DRAWS * each <= MOST_RESTORATIONS else "does not hold"
         lines += [
-            f"- {OF_DRAWS} draws, turns {turns}: {cost:.1f} restorations; at most {MOST_RESTORATIONS}: {kept}.",
-            f"- Memory from {few['draws']} to {many['draws']} draws, turns {turns}: {few['rss_anon_gb']:.2f} to "
+            f"- {OF_DRAWS} draws, {named}: {cost:.1f} restorations; at most {MOST_RESTORATIONS}: {kept}.",
+            f"- Memory from {few['draws']} to {many['draws']} draws, {named}: {few['rss_anon_gb']:.2f} to "
             f"{many['rss_anon_gb']:.2f} GB.",
         ]
     return lines
@@ -152,15 +168,16 @@ def verdicts(row: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
-        step, data, folder, draws, turns = sys.argv[2:]
-        print(json.dumps(child(step, Path(data), Path(folder), int(draws), turns)))
+        step, data, folder, draws, source, turns = sys.argv[2:]
+        print(json.dumps(child(step, Path(data), Path(folder), int(draws), source, turns)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", metavar="DATA_FOLDER")
+    parser.add_argument("--samplers", nargs="+", default=["learned", "bootstrap"], help="whose steps to measure")
     parser.add_argument("--table", action="store_true", help="only make the page again")
     options = parser.parse_args()
     if not options.table:
-        append(ROWS, measure(options.data))
+        append(ROWS, measure(options.data, options.samplers))
     write_text(TABLE, table(read_rows(ROWS)))
 
 

@@ -1,7 +1,7 @@
 """Whether the spread of draws is that of the errors: as drawn, calibrated in size, and brought to its places too.
 
     benchmark_uncertainty.py RUN_FOLDER [RUN_FOLDER ...] [--draws K]
-    benchmark_uncertainty.py --general SEED [SEED ...] [--defocus UM] [--draws K] [--turns T]
+    benchmark_uncertainty.py --general SEED [SEED ...] [--defocus UM] [--draws K] [--sampler S] [--turns T]
     benchmark_uncertainty.py --phantom NAME --model RUN [--draws K]
     benchmark_uncertainty.py --table
 
@@ -9,9 +9,10 @@ Takes simulated tomograms and fits (folders with data and run, as `benchmark_val
 tomograms of the even lines of $CRYOAAE_DATA/maps_10A, 96^3 voxels, SNR 1, and restores them by the general restorer;
 or a phantom of $CRYOAAE_DATA with a fit on it (without strata: what is where is not known).
 Deviations are drawn on the working grid (kept in benchmark_runs/uncertainty, with the errors found: what stands is not
-made again) and taken in three states: before, as the bootstrap drew them; sized, calibrated from the two halves
-and hidden tilts where they have their spread; after, as `sample` writes them: brought to the places where errors are
-foretold, as far as the halves confirm it, and calibrated. All are compared with the error of the restoration against
+made again) and taken in three states: before, as they were drawn; sized, calibrated from the two halves and hidden
+tilts where they have their spread; after, as `sample` writes them: those of the bootstrap brought to the places where
+errors are foretold, as far as the halves confirm it, and calibrated. Learned draws are written as sized; mapped is what
+the bootstrap's places would make of them. All are compared with the error of the restoration against
 the truth, faces left out, beside spreads that know less (uncertainty_scores.py). Rows are appended to
 docs/benchmarks/uncertainty.json, the page docs/benchmarks/uncertainty.md is made from them (uncertainty_table.py).
 """
@@ -37,11 +38,12 @@ from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import open_volume, write_volume
 from cryoaae.io.weights import digest
 from cryoaae.metrics.calibration import coverage
+from cryoaae.metrics.spread_factors import LEVEL
 from cryoaae.nets.error_size import ErrorSize
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.draw_sources import TURNS, Bootstrap, covering, covering_axes
+from cryoaae.restoration.draw_sources import TURNS, covering, covering_axes
 from cryoaae.restoration.draw_store import ERRORS, DrawStore
 from cryoaae.restoration.found_errors import FoundErrors, chessboard, find_errors, measured_table
 from cryoaae.restoration.held_out import Key, cells, half_noise, hide_tilts, scored_cells
@@ -54,6 +56,7 @@ from cryoaae.restoration.recalibration import (
     powers_of_draws,
     recalibrated,
 )
+from cryoaae.restoration.samplers import SAMPLERS, sampler_named
 from cryoaae.restoration.turned_boxes import continued
 from cryoaae.restoration.wedge_forecast import wedge_table
 
@@ -107,17 +110,18 @@ def seen(truth: Tensor, folder: Path, voxel_size_angstrom: float) -> Tensor:
     return irfft(rfft(truth) * transfer, truth.shape).float()
 
 
-def run_name(folder: Path, turns: str) -> str:
-    return folder.name + ("" if turns == "any" else f"_{turns}")
+def run_name(folder: Path, sampler: str, turns: str) -> str:
+    return folder.name + ("" if sampler == "bootstrap" else f"_{sampler}") + ("" if turns == "any" else f"_{turns}")
 
 
 class Sampled:
     """A tomogram, its restoration, draws in their states, and what they were calibrated by."""
 
-    def __init__(self, folder: Path, count: int, turns: str) -> None:
+    def __init__(self, folder: Path, count: int, sampler: str, turns: str) -> None:
         from benchmark_error_power import open_run
 
         self.folder, self.count, self.turns = folder, count, turns
+        self.name, self.source = run_name(folder, sampler, turns), sampler_named(sampler)
         self.tomogram, truth = open_run(folder, "truth")
         self.truth = seen(truth, folder, self.tomogram.voxel_size_angstrom)
         self.clean = self.tomogram.bring(open_volume(folder / "data" / "noiseless.mrc"))
@@ -133,9 +137,13 @@ class Sampled:
         place = evened(sized, self.inside) * uneven(self.size, self.confirmed.applied).sqrt()
         generator = torch.Generator().manual_seed(SEED + 1000)
         noise = [torch.randn(self.tomogram.shape, generator=generator) for _ in before]
-        second, after = self.calibrated([place * d for d in sized])
-        self.fitted = second.following(first)
-        self.deviations = {"before": before, "sized": sized, "after": after, "noise": self.calibrated(noise)[1]}
+        second, placed = self.calibrated([place * d for d in sized])
+        own = self.source.knows_places
+        self.fitted = first if own else second.following(first)
+        self.deviations = {
+            "before": before, "sized": sized, "after": sized if own else placed,
+            **({"mapped": placed} if own else {}), "noise": self.calibrated(noise, level=LEVEL)[1],
+        }  # fmt: skip
 
     @property
     def inside(self) -> Tensor:
@@ -146,13 +154,15 @@ class Sampled:
 
     def drawn(self) -> tuple[DrawStore, list[Tensor]]:
         """Deviations on the continued working grid; those that stand are not made again."""
-        tomogram, name = self.tomogram, run_name(self.folder, self.turns)
-        made_from = {"run": name, "model": digest(dict(tomogram.model.state_dict())), "seed": SEED}
+        tomogram, name = self.tomogram, self.name
+        made_from = {
+            "run": name, "model": digest(dict(tomogram.model.state_dict())), "seed": SEED, **self.source.made_from()
+        }  # fmt: skip
         store = DrawStore(DRAWN / name, made_from)
-        store.open(tomogram.voxel_size_angstrom, overwrite=False)
+        store.open(tomogram.voxel_size_angstrom, overwrite=not store.ours() and self.source.knows_places)
         estimate = store.estimate(lambda: self.estimate)
         missing = [n for n in range(1, self.count + 1) if not store.path(n).exists()]
-        source = Bootstrap(tomogram, estimate, seed=SEED, turns=self.turns) if missing else None
+        source = self.source(tomogram, estimate, seed=SEED, turns=self.turns) if missing else None
         for number in missing:
             assert source is not None
             store.write(number, source.deviation(number))
@@ -161,25 +171,29 @@ class Sampled:
         return store, [continued(torch.from_numpy(d.copy()), axes) for d in store.read_all(self.count)]
 
     def errors_found(self) -> FoundErrors:
-        """Errors by the halves and hidden tilts; found once."""
-        path = self.store.folder / ERRORS
+        """Errors by the halves and hidden tilts; found once, whatever the sampler."""
+        model = digest(dict(self.tomogram.model.state_dict()))[:16]
+        path = self.folder / f"{model}_{ERRORS}"
         if not path.exists():
             generator = torch.Generator().manual_seed(SEED)
             made = find_errors(self.tomogram, self.estimates, self.parts, generator=generator)
             write_text(path, json.dumps(made.facts()) + "\n")
         return FoundErrors.from_facts(json.loads(path.read_text()))
 
-    def calibrated(self, deviations: list[Tensor]) -> tuple[Recalibration, list[Tensor]]:
+    def calibrated(
+        self, deviations: list[Tensor], *, level: float | None = None
+    ) -> tuple[Recalibration, list[Tensor]]:
         """Factors from the halves alone, and the draws with them."""
         (powers,) = powers_of_draws(self.tomogram, self.estimate, deviations, [self.tomogram.counted])
-        fitted = fit_recalibration(self.tomogram, self.found, powers)
+        within = self.source.wedge_within if level is None else level
+        fitted = fit_recalibration(self.tomogram, self.found, powers, wedge_within=within)
         fields = fitted.fields(self.tomogram)
         generators = (torch.Generator().manual_seed(SEED + 1 + k) for k in range(len(deviations)))
         return fitted, [recalibrated(d, fields, g) for d, g in zip(deviations, generators, strict=True)]
 
 
-def measure(folder: Path, count: int, turns: str) -> dict[str, Any]:
-    made = Sampled(folder, count, turns)
+def measure(folder: Path, count: int, sampler: str, turns: str) -> dict[str, Any]:
+    made = Sampled(folder, count, sampler, turns)
     tomogram = made.tomogram
     errors = {"truth": made.estimate - made.truth, "noiseless": made.estimate - made.clean}
 
@@ -188,7 +202,7 @@ def measure(folder: Path, count: int, turns: str) -> dict[str, Any]:
 
     tables = {"measured": measured_table(tomogram), "wedge": wedge_table(tomogram)}
     row: dict[str, Any] = {
-        "run": run_name(folder, turns), "sampler": "bootstrap", "draws": count, "cells": [], "regions": {},
+        "run": made.name, "sampler": sampler, "signs": "either", "draws": count, "cells": [], "regions": {},
         "places": places(made, errors["noiseless"]),
     }  # fmt: skip
     for region, cells_of in tables.items():
@@ -297,6 +311,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--phantom", help="name of a folder of $CRYOAAE_DATA/phantoms; with --model")
     parser.add_argument("--model", type=Path, help="the fit on the phantom: a run folder or its weights")
+    parser.add_argument("--sampler", default="bootstrap", choices=SAMPLERS)
     parser.add_argument("--turns", default="any", choices=TURNS)
     parser.add_argument("--again", action="store_true", help="make rows that stand anew")
     parser.add_argument("--table", action="store_true", help="only make the page again")
@@ -307,10 +322,10 @@ def main() -> None:
     general = () if options.table else (simulated(seed, options.defocus) for seed in options.general)
     for folder in () if options.table else itertools.chain(folders, general):
         standing = {(row["run"], row["draws"]) for row in read_rows(ROWS) if "error_size" in row}
-        name = run_name(folder, options.turns)
+        name = run_name(folder, options.sampler, options.turns)
         if options.again or (name, options.draws) not in standing:
             started = time.monotonic()
-            append(ROWS, measure(folder, options.draws, options.turns))
+            append(ROWS, measure(folder, options.draws, options.sampler, options.turns))
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     write_text(TABLE, table(read_rows(ROWS)))
 

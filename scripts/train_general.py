@@ -4,6 +4,8 @@
     train_general.py fit [--config configs/general/cpu.yaml] [--start WEIGHTS] [--device auto] [--threads N]
     train_general.py weights [--to cryoaae/weights/general.safetensors]
     train_general.py errors [--to cryoaae/weights/error_size.safetensors]
+    train_general.py sampler [--config configs/general/sampler.yaml] [--start WEIGHTS]
+        [--to cryoaae/weights/deviation.safetensors]
 
 `scenes` simulates tomograms (some 15 s each on one core) of the odd lines of the maps, sorted by name, of changed
 copies of them, and of procedural assemblies; the even lines are for reporting. `fit` trains for the minutes of its
@@ -11,8 +13,9 @@ configuration and goes on where it was stopped; scenes made in the meantime are 
 weights further, in a wider network if the configuration says so. `weights` takes the averaged weights of the last
 checkpoint, whether or not training has ended, learns to tell structure from noise by them (some minutes), and writes
 them with a record of how they came about. `errors` learns where the restorations of the weights that come along err
-(a quarter of an hour of one core). Everything but the weights lies in benchmark_runs/general. Maps: --maps, else
-"$CRYOAAE_DATA/maps_10A/*.gz".
+(a quarter of an hour of one core). `sampler` trains the sampler of deviations on them, goes on where it was stopped,
+and writes its weights in the end (train_sampler.py). Everything but the weights lies in benchmark_runs/general. Maps:
+--maps, else "$CRYOAAE_DATA/maps_10A/*.gz".
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from train_sampler import SamplerSettings, held_out_scores, sampler_to_fit, write_sampler
 
 from cryoaae import __version__
 from cryoaae.errors import InterruptedRunError
@@ -41,9 +45,10 @@ from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.scene_feed import SceneFeed
 from cryoaae.io.atomic import write_text
 from cryoaae.io.checkpoint import load_latest, save_rotating
-from cryoaae.io.weights import digest
+from cryoaae.io.weights import digest, load_weights
 from cryoaae.models.general import BUNDLED, GeneralRestorer, GeneralSpec
 from cryoaae.models.general_fitting import GeneralFitting
+from cryoaae.nets.deviation import BUNDLED as DEVIATION
 from cryoaae.nets.error_size import BUNDLED as ERROR_SIZE
 from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.nets.unet import UNet
@@ -57,6 +62,7 @@ from cryoaae.simulation.scenes import TILT_END_DEG, VOXEL_ANGSTROM, draw_scene
 FOLDER = Path("benchmark_runs") / "general"
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "general" / "cpu.yaml"
+SAMPLER_CONFIG, SAMPLER = CONFIG.with_name("sampler.yaml"), FOLDER / "sampler"
 SEED = 2026
 CHECKPOINT_SECONDS = 120.0
 CASES = {NOTHING: "noise", FEATURELESS: "random phases", STRUCTURE: "structure"}
@@ -116,21 +122,39 @@ def fit(settings: TrainSettings, start: Path | None, device: torch.device) -> No
         blocks=settings.blocks, renew_every=settings.renew_every, batch_size=settings.batch_size,
         hidden_weight=settings.hidden_weight, seed=settings.seed, device=device,
     )  # fmt: skip
-    loop = Loop(model, feed, settings)
-    if (FOLDER / "checkpoints").exists():
-        loop.load_state(load_latest(FOLDER / "checkpoints"))
+    descend(Loop(model, feed, settings), FOLDER)
+
+
+def descend(loop: Loop, folder: Path) -> bool:
+    """Train, or go on training, with checkpoints in a folder; return whether it ended."""
+    if (folder / "checkpoints").exists():
+        loop.load_state(load_latest(folder / "checkpoints"))
     progress = ConsoleProgress()
-    recorder = Recorder(loop, progress)
+    recorder = Recorder(loop, progress, folder)
     progress.start("training", 1.0, "training")
     recorder.shown = loop.budget.fraction
     progress.advance(recorder.shown)
+    ended = True
     try:
         with stop_on_signals(progress.cancel):
             run(loop, on_step=recorder.on_step, on_evaluation=recorder.on_evaluation, on_time=recorder.on_time)
     except InterruptedRunError:
+        ended = False
         progress.message(f"stopped at step {loop.budget.step}; start again to go on")
-    save_rotating(FOLDER / "checkpoints", loop.state())
+    save_rotating(folder / "checkpoints", loop.state())
     progress.finish()
+    return ended
+
+
+def fit_sampler(settings: SamplerSettings, start: Path | None, target: Path) -> None:
+    """Train the sampler, or go on training, and write it when it is done."""
+    model, feed = sampler_to_fit(settings, all_scenes(), start)
+    print(f"scores on scenes kept out, at the start: {held_out_scores(model, feed)}", flush=True)
+    SAMPLER.mkdir(parents=True, exist_ok=True)
+    if start is not None:
+        write_text(SAMPLER / "before.json", json.dumps(load_weights(start)[1]["training"]))
+    if descend(Loop(model, feed, settings), SAMPLER):
+        write_sampler(settings, all_scenes(), SAMPLER / "checkpoints", target)
 
 
 def all_scenes() -> list[Path]:
@@ -200,21 +224,21 @@ def network_of(settings: TrainSettings) -> UNet:
 class Recorder:
     """Shows progress, writes metrics.csv and checkpoints."""
 
-    def __init__(self, loop: Loop, progress: ConsoleProgress) -> None:
-        self.loop, self.progress = loop, progress
+    def __init__(self, loop: Loop, progress: ConsoleProgress, folder: Path) -> None:
+        self.loop, self.progress, self.folder = loop, progress, folder
         self.loss = float("nan")
         self.shown = 0.0
         self.saved = time.monotonic()
 
     def on_step(self, record: dict[str, float]) -> None:
-        loss = record.get("scenes", self.loss)
+        loss = record.get(self.loop.phases[0].name, self.loss)
         self.loss = loss if self.loss != self.loss else self.loss + 0.01 * (loss - self.loss)
         fraction = self.loop.budget.fraction
         self.progress.advance(fraction - self.shown, step=self.loop.budget.step, loss=f"{self.loss:.4f}")
         self.shown = fraction
 
     def on_evaluation(self, loss: float) -> None:
-        path = FOLDER / "metrics.csv"
+        path = self.folder / "metrics.csv"
         new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file)
@@ -225,7 +249,7 @@ class Recorder:
 
     def on_time(self) -> None:
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-            save_rotating(FOLDER / "checkpoints", self.loop.state())
+            save_rotating(self.folder / "checkpoints", self.loop.state())
             self.saved = time.monotonic()
         self.progress.check()
 
@@ -250,6 +274,11 @@ def main() -> None:
     errors.add_argument("--to", type=Path, default=ROOT / "cryoaae" / "weights" / ERROR_SIZE)
     errors.add_argument("--config", type=Path, default=CONFIG)
     errors.add_argument("--threads", type=int)
+    sampler = actions.add_parser("sampler")
+    sampler.add_argument("--to", type=Path, default=ROOT / "cryoaae" / "weights" / DEVIATION)
+    sampler.add_argument("--config", type=Path, default=SAMPLER_CONFIG)
+    sampler.add_argument("--start", type=Path, help="weights to train further")
+    sampler.add_argument("--threads", type=int)
     options = parser.parse_args()
     logging.getLogger("cryoaae").setLevel(logging.ERROR)
     if options.action == "scenes":
@@ -262,6 +291,10 @@ def main() -> None:
     elif options.action == "errors":
         set_threads(options.threads)
         write_error_size(TrainSettings.read(options.config), options.to)
+    elif options.action == "sampler":
+        set_threads(options.threads)
+        keep_freed_memory()
+        fit_sampler(SamplerSettings.read(options.config), options.start, options.to)
     else:
         write_weights(TrainSettings.read(options.config), options.to)
 

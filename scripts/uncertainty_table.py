@@ -22,6 +22,11 @@ GOAL_RANK, MEAN_TOLERANCE, SPECTRUM_TOLERANCE, CARRIED = 0.05, 0.005, 0.15, 0.5
 Rows = Sequence[Mapping[str, Any]]
 
 
+def kinds(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """States of a run's scores. Draws that know places are written as sized; the third is what a map makes of them."""
+    return ("before", "sized", "mapped") if "mapped" in row["crps"] else KINDS
+
+
 def latest(rows: Rows) -> Rows:
     """The last row of each run and number of draws."""
     return list({(row["run"], row["draws"]): row for row in rows}.values())
@@ -33,7 +38,7 @@ def table(rows: Rows) -> str:
     full = [row for row in rows if "places" in row]
     lines = [
         "# The spread against the errors, before and after calibration", "",
-        "Made by `scripts/benchmark_uncertainty.py` from `uncertainty.json`: draws of the bootstrap on simulated "
+        "Made by `scripts/benchmark_uncertainty.py` from `uncertainty.json`: draws on simulated "
         "tomograms of 96^3 voxels, calibrated from the two halves and hidden tilts alone; errors against the truth. "
         "Runs named general are of the restorer that comes along, on structures that neither it nor the map of places "
         "has seen; the others are fits of their own. Ratio: rms of the spread over rms of the error, 1 is right, below "
@@ -41,7 +46,8 @@ def table(rows: Rows) -> str:
         "with the spread that `std.mrc` has, over the draws and a window of two working voxels. Border: between what "
         "was measured for sure and the wedge that is tested. `a → b`: as drawn → as written. Rows without the tables "
         "further down are older, of the calibration in size alone, and covered by Student's law voxel by voxel. Names "
-        "that end in quarter: draws by `--turns quarter`.", "",
+        "that end in learned: draws of the learned sampler; of all others: of the bootstrap, in quarter by `--turns "
+        "quarter`.", "",
         "| run | draws | measured: ratio | covered | wedge: ratio | covered | border: ratio | all: ratio | covered |",
         "|---|---|---|---|---|---|---|---|---|", *map(run_line, rows), "",
     ]  # fmt: skip
@@ -55,8 +61,21 @@ def table(rows: Rows) -> str:
         "## What must hold", "",
     ]  # fmt: skip
     if full:
-        lines += [f"Of the {len(full)} runs of all tables:", "", *verdicts(full)]
+        for title, own in groups(full):
+            lines += [f"### {title}", "", f"Of {len(own)} runs of all tables:", "", *verdicts(own, full), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def fairly_scored(rows: Rows) -> Rows:
+    """Rows whose draws were scored with either sign."""
+    return [row for row in rows if row.get("signs") == "either"]
+
+
+def groups(rows: Rows) -> list[tuple[str, Rows]]:
+    """Runs by sampler, the bootstrap first; learned draws have the bootstrap's of the same run to beat."""
+    parts = [("The bootstrap", [row for row in rows if row["sampler"] == "bootstrap"])]
+    parts.append(("The learned sampler", [row for row in rows if row["sampler"] == "learned"]))
+    return [(title, own) for title, own in parts if own]
 
 
 def arrow(facts: Mapping[str, Any], name: str, form: str, states: Sequence[str] = STATES) -> str:
@@ -77,17 +96,19 @@ def which_voxels(rows: Rows) -> list[str]:
     """Ranks, scores and what the halves confirm."""
     return [
         "## Which voxels", "",
-        "Drawn: the bootstrap's own spread. Sized: calibrated where it is. Placed: as written, brought to the places "
-        "where errors are foretold. Less is better of scores, in units of the error's rms. Constant and local rms: "
+        "Drawn: the sampler's own spread. Sized: calibrated where it is. Placed: brought to the places where errors "
+        "are foretold. Draws of the bootstrap are written as placed, learned ones as sized. Less is better of scores, "
+        "in units of the error's rms. Constant and local rms: "
         "normal laws of one width, or one that follows the local rms of the restoration, both given the error's true "
         "size. Noise: Gaussian noise of the calibrated power about the restoration. CRPS is that of the draws "
-        "themselves, unbiased for any number of them; in brackets that of the normal law with the spread of `std.mrc`.",
-        "",
+        "themselves, with either sign (deviations are as likely as their opposites; signs that alternate would pass "
+        "for spread), unbiased for any number of them; in brackets that of the normal law with the spread of "
+        "`std.mrc`. Runs whose rows are older, scored with the signs that draws came with, are left out.", "",
         "| run | CRPS: drawn | sized | placed | constant | local rms | noise |", "|---|---|---|---|---|---|---|",
-        *map(crps_line, rows), "",
+        *map(crps_line, fairly_scored(rows)), "",
         "Energy score over patches of 8^3 voxels:", "",
         "| run | drawn | sized | placed | constant | local rms | noise |", "|---|---|---|---|---|---|---|",
-        *(f"| {row['run']} | {_cells(row['energy'], (*KINDS, *NULLS))} |" for row in rows), "",
+        *(f"| {row['run']} | {_cells(row['energy'], (*kinds(row), *NULLS))} |" for row in fairly_scored(rows)), "",
         "Rank correlation (Spearman) of the spread with |error|; and the share of the foretold unevenness that the "
         "halves confirm (95 % interval), what they would find of the true error, and what was applied:", "",
         "| run | drawn | sized | placed | local rms | confirmed | true | applied |",
@@ -102,8 +123,8 @@ def _cells(values: Mapping[str, float], names: Iterable[str]) -> str:
 
 def crps_line(row: Mapping[str, Any]) -> str:
     cells = []
-    for name in (*KINDS, *NULLS):
-        own = f" ({row['crps'][name]:.3f})" if name in KINDS else ""
+    for name in (*kinds(row), *NULLS):
+        own = f" ({row['crps'][name]:.3f})" if name in kinds(row) else ""
         cells.append(f"{row['crps_of_draws'][name]:.3f}{own}")
     return f"| {row['run']} | {' | '.join(cells)} |"
 
@@ -112,7 +133,7 @@ def place_line(row: Mapping[str, Any]) -> str:
     places = row["places"]
     low, high = places["interval"]
     return (
-        f"| {row['run']} | {_cells(row['spearman'], (*KINDS, 'local_rms'))} | {places['found']:.2f} "
+        f"| {row['run']} | {_cells(row['spearman'], (*kinds(row), 'local_rms'))} | {places['found']:.2f} "
         f"[{low:.2f}, {high:.2f}] | {places['true']:.2f} | {places['applied']:.2f} |"
     )
 
@@ -158,7 +179,7 @@ def spectra(rows: Rows) -> list[str]:
     return [
         "## A draw's spectrum", "",
         "Root mean square of a draw over that of the truth, measured shells, coarse to fine: of the first draw and the "
-        "second, whose deviations have opposite signs, and of all together. *: the halves "
+        "second, whose deviations have opposite signs if they are the bootstrap's, and of all together. *: the halves "
         f"agree by less than {CARRIED:g}.", "",
         "| run | " + " | ".join(str(shell + 1) for shell in range(SHELLS)) + " |", "|---|" + "---|" * SHELLS,
         *(f"| {row['run']} | {' | '.join(map(shown, row['spectrum']))} |" for row in rows), "",
@@ -176,8 +197,8 @@ def shells_line(row: Mapping[str, Any], region: str, state: str) -> str:
 # -- what must hold -----------------------------------------------------------------------------------
 
 
-def verdicts(rows: Rows) -> list[str]:
-    """Each must and goal, and of how many runs or cells it holds."""
+def verdicts(rows: Rows, every: Rows) -> list[str]:
+    """Each must and goal, and of how many runs or cells it holds; the bootstrap's runs are among `every`."""
     seen = [_mean(pooled(row)) for row in rows]
     wedge = [row["regions"]["wedge"]["after"]["coverage"] for row in rows]
     lines = [
@@ -186,7 +207,7 @@ def verdicts(rows: Rows) -> list[str]:
         + f" Goal {MUST_SEEN[0]:.0%} to {MUST_SEEN[1]:.0%}: {_within(wedge, MUST_SEEN)}.",
     ]
     strata = [s["after"]["coverage"] for row in rows for s in row["strata"].values() if s["voxels"]]
-    lines += [said("Coverage by stratum", strata, GOAL_STRATA, "goal"), *ratios(rows), *scores(rows)]
+    lines += [said("Coverage by stratum", strata, GOAL_STRATA, "goal"), *ratios(rows), *scores(rows, every)]
     return [*lines, *laws(rows)]
 
 
@@ -231,15 +252,27 @@ def by_shell(row: Mapping[str, Any], region: str, shell: int, state: str) -> flo
     )
 
 
-def scores(rows: Rows) -> list[str]:
+def rivals(rows: Rows, every: Rows) -> list[tuple[Mapping[str, Any], Mapping[str, Any], str]]:
+    """Each run, and the state of the bootstrap's draws that it is to beat: of its own run, as drawn, or as written."""
+    runs = {row["run"]: row for row in every}
+    found = []
+    for row in rows:
+        other = row if row["sampler"] == "bootstrap" else runs.get(row["run"].removesuffix(f"_{row['sampler']}"))
+        if other is not None:
+            found.append((row, other, "before" if other is row else "after"))
+    return found
+
+
+def scores(rows: Rows, every: Rows) -> list[str]:
     """Scores against each null and the bootstrap, ranks against the local rms."""
-    lines = []
+    lines, pairs, scored = [], rivals(fairly_scored(rows), fairly_scored(every)), fairly_scored(rows)
     for title, name in (("CRPS", "crps_of_draws"), ("Energy score over 8^3 patches", "energy")):
         wins = ", ".join(
-            f"{null.replace('_', ' ')} {sum(row[name]['after'] < row[name][null] for row in rows)}" for null in NULLS
+            f"{null.replace('_', ' ')} {sum(row[name]['after'] < row[name][null] for row in scored)}" for null in NULLS
         )
-        drawn = sum(row[name]["after"] < row[name]["before"] for row in rows)
-        lines.append(f"- {title}, must be better than: {wins} of {len(rows)}; goal, than the bootstrap: {drawn}.")
+        beaten = sum(row[name]["after"] < other[name][state] for row, other, state in pairs)
+        goal = f"goal, than the bootstrap: {beaten} of {len(pairs)}"
+        lines.append(f"- {title}, must be better than: {wins} of {len(scored)}; {goal}.")
     gaps = [row["spearman"]["after"] - row["spearman"]["local_rms"] for row in rows]
     better, far = (sum(gap > least for gap in gaps) for least in (0.0, GOAL_RANK))
     lines.append(

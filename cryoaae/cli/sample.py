@@ -22,13 +22,13 @@ def command(
     flip_tilts: o.FlipTilts = False,
     voxel_size: o.VoxelSize = None,
     draws: Annotated[int, typer.Option("--draws", help="How many; more later go on from those that stand.")] = 16,
-    sampler: Annotated[str, typer.Option("--sampler", help="bootstrap.")] = "bootstrap",
+    sampler: Annotated[str, typer.Option("--sampler", help="learned or bootstrap.")] = "learned",
     modes: Annotated[int, typer.Option("--modes", help="Principal modes to write.")] = 4,
     keep_draws: Annotated[
         bool, typer.Option("--keep-draws/--no-draws", help="Write the draws on the tomogram's own grid.")
     ] = True,
     turns: Annotated[
-        str, typer.Option("--turns", help="any; quarter turns alone, faster; tilt-axis for what all lies in one way.")
+        str, typer.Option("--turns", help="Of the bootstrap: any; quarter, faster; tilt-axis for what lies in one way.")
     ] = "any",
     defocus: o.Defocus = None,
     voltage: o.Voltage = None,

@@ -22,7 +22,7 @@ from cryoaae.models.restorer import KERNEL_REACH, convolve
 from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.patches.featureless import random_phases
 from cryoaae.patches.imaging import conditions
-from cryoaae.patches.spectra import measure_spectra, radial_kernel
+from cryoaae.patches.spectra import Spectra, measure_spectra, radial_kernel
 from cryoaae.physics.ctf import wavelength_angstrom
 from cryoaae.physics.fourier import irfft, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
@@ -64,6 +64,8 @@ class Mixed:
     shell_weight: Tensor
     baseline: Tensor
     condition: Tensor
+    spectra: Spectra
+    wedge: MissingWedge
 
 
 class SceneFeed:
@@ -217,7 +219,7 @@ def mix(
         given, target = irfft(rfft(signal / scale) * phases, box) + noise, irfft(rfft(target) * phases, box)
     inputs = torch.stack([given, convolve(given, kernel)])
     known = conditions(spectra, wedge, scene.voxel_size_angstrom).to(device)
-    return Mixed(inputs, target[None], kept, weight, baseline, known)
+    return Mixed(inputs, target[None], kept, weight, baseline, known, spectra, wedge)
 
 
 def _draw_case(generator: torch.Generator) -> int:

@@ -57,7 +57,7 @@ class SpreadFactors:
         assert bool((self.gain > 0).all() and (self.added >= 0).all())
 
 
-def fit_factors(error: Array, uncertainty: Array, spread: Array) -> SpreadFactors:
+def fit_factors(error: Array, uncertainty: Array, spread: Array, *, level: float = LEVEL) -> SpreadFactors:
     """Find the factors of a grid of cells.
 
     Parameters
@@ -68,6 +68,8 @@ def fit_factors(error: Array, uncertainty: Array, spread: Array) -> SpreadFactor
         Its standard deviation.
     spread : (shells, columns)
         Power of the spread per coefficient; NaN where there are no coefficients.
+    level : float
+        How far from 1 factors are believed to lie before anything is found, a standard deviation of the logarithm.
 
     Raises
     ------
@@ -82,7 +84,8 @@ def fit_factors(error: Array, uncertainty: Array, spread: Array) -> SpreadFactor
     deviation = np.hypot(uncertainty[known], SURE * np.abs(found)) + TINY
     # No factor passes MOST: beyond it the spread counts for what it would have to be.
     base = np.maximum(spread[known], np.maximum(found, deviation) / MOST**2)
-    beliefs = _beliefs(*error.shape)
+    shells, columns = error.shape
+    beliefs = _beliefs(shells, columns, level)
     which = np.flatnonzero(known)
 
     def residuals(log_factor: Array) -> Array:
@@ -124,11 +127,11 @@ def _pooled(error: Array, uncertainty: Array, known: NDArray[np.bool_]) -> NDArr
     return ~(known & sure)
 
 
-def _beliefs(shells: int, columns: int) -> Array:
+def _beliefs(shells: int, columns: int, belief: float) -> Array:
     """Rows of the quadratic form that ties cells together, (rows, shells * columns)."""
     cells = np.arange(shells * columns).reshape(shells, columns)
     level = np.eye(cells.size)
     bend = level[cells[:-2]] - 2 * level[cells[1:-1]] + level[cells[2:]]
     step = level[cells[:, 1:]] - level[cells[:, :-1]]
-    rows = (level / LEVEL, bend / BEND, step / STEP)
+    rows = (level / belief, bend / BEND, step / STEP)
     return np.concatenate([row.reshape(-1, cells.size) for row in rows])

@@ -18,9 +18,13 @@ NOT_CALIBRATED = (
 )
 CALIBRATED = (
     "The size of this spread is calibrated, shell by shell: where data were measured by the two halves, in the missing "
-    "wedge by tilts that were hidden. Where in the tomogram errors lie is foretold from what the restoration looks "
-    "like, as far as the two halves confirm it."
+    "wedge by tilts that were hidden."
 )
+PLACES_FORETOLD = (
+    "Where in the tomogram errors lie is foretold from what the restoration looks like, as far as the two halves "
+    "confirm it."
+)
+PLACES_DRAWN = "Where in the tomogram errors lie is what the sampler learned on simulations."
 REGIONS = {"measured": "where data were measured", "hidden": "hidden tilts"}
 ERRORS = {"measured": "the error where data were measured", "hidden": "that of hidden tilts"}
 
@@ -38,15 +42,17 @@ def calibration_verdict(calibration: Mapping[str, Any], fault: str) -> Verdict:
     if not calibration["calibrated"]:
         return Verdict(f"{NOT_CALIBRATED.format(why=calibration['why'])} {fault}".strip())
     check = calibration["check"]
+    drawn = calibration["places"]["told_by"] == "draws"
+    said = f"{CALIBRATED} {PLACES_DRAWN if drawn else PLACES_FORETOLD}"
     ratios = {REGIONS[name]: found["after"] for name, found in (check or {"whole": {}})["whole"].items()}
     unknown = [name for name, ratio in ratios.items() if ratio is None]
     if check is None or unknown:
         where = f": {listed(unknown)}" if unknown else ""
-        return Verdict(f"{CALIBRATED} Too little was left for a check on blocks of its own{where}.")
+        return Verdict(f"{said} Too little was left for a check on blocks of its own{where}.")
     failed = listed([name for name, ratio in ratios.items() if not holds(ratio)])
     if not failed:
-        return Verdict(f"{CALIBRATED} On blocks left out of the fit it is the error's within {HOLDS:.0%}.", "good")
-    return Verdict(f"{CALIBRATED} On blocks left out of the fit that did not hold: {failed}.", "bad")
+        return Verdict(f"{said} On blocks left out of the fit it is the error's within {HOLDS:.0%}.", "good")
+    return Verdict(f"{said} On blocks left out of the fit that did not hold: {failed}.", "bad")
 
 
 def holds(ratio: float) -> bool:

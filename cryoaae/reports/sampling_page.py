@@ -15,6 +15,8 @@ FAULTS = {
     "bootstrap": "The bootstrap takes the restoration for the truth. What the network can never recover is missing "
     "from the restoration and so from the spread, which is therefore too small, most so in the missing wedge. Where "
     "data were measured it may be too large instead: a turned structure loses directions that yours did not lose.",
+    "learned": "The sampler learned on simulations how restorations err. What is unlike them may err otherwise, and so "
+    "may a fit of your own.",
 }
 
 

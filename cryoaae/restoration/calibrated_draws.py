@@ -22,7 +22,7 @@ from torch import Tensor
 from cryoaae.io.atomic import write_text
 from cryoaae.io.weights import digest
 from cryoaae.nets.error_size import ErrorSize
-from cryoaae.restoration.draw_sources import covering, covering_axes, generator_of
+from cryoaae.restoration.draw_sources import DrawSource, covering, covering_axes, generator_of
 from cryoaae.restoration.draw_store import ERRORS
 from cryoaae.restoration.draw_volumes import DrawVolumes
 from cryoaae.restoration.found_errors import PASSES, TURNS_DEG, FoundErrors, chessboard, find_errors
@@ -37,6 +37,7 @@ from cryoaae.restoration.recalibration import (
     recalibrated,
 )
 from cryoaae.restoration.reliability import DrawnSpread, Sampled, check_recalibration
+from cryoaae.restoration.samplers import sampler_named
 from cryoaae.restoration.tomogram_draws import TomogramDraws
 from cryoaae.restoration.turned_boxes import continued
 from cryoaae.restoration.validate import REGION
@@ -46,6 +47,8 @@ from cryoaae.volume import Volume
 
 # The spread is measured on at most so many draws.
 MOST_MEASURED = 32
+# Who told the places of draws that lie where they were drawn.
+OWN = "draws"
 # What the generators of this step are for, besides the seed and the number of the draw.
 HIDING, CHECKING, ADDING, ADDING_MORE = 1, 2, 3, 4
 
@@ -173,10 +176,20 @@ class _Calibration:
         """Numbers of the draws that the spread is measured on."""
         return range(1, min(self.sampling.options.draws, MOST_MEASURED) + 1)
 
+    @property
+    def sampler(self) -> type[DrawSource]:
+        return sampler_named(self.sampling.options.sampler)
+
     @cached_property
     def size(self) -> Tensor:
-        """Relative size of the error that is foretold, on the continued working grid of the whole."""
-        return self.error_size(self.volumes.estimate, self._inside)
+        """Relative size of the error that is foretold, on the continued working grid of the whole.
+
+        By the draws themselves, where the sampler knows places, else by the map.
+        """
+        if not self.sampler.knows_places:
+            return self.error_size(self.volumes.estimate, self._inside)
+        own = evened(map(self._final, self.numbers), self._inside).reciprocal()
+        return own / own[self._inside].square().mean().sqrt()
 
     @cached_property
     def _size_here(self) -> Tensor:
@@ -194,17 +207,32 @@ class _Calibration:
     def _seed(self) -> int:
         return self.sampling.options.seed
 
+    def _placed(self, number: int) -> Tensor:
+        """A draw with its spread where errors are foretold; as it was drawn, where the sampler knows places."""
+        return self._drawn(number) if self.sampler.knows_places else self.place * self._sized(number)
+
+    def _final(self, number: int) -> Tensor:
+        """A draw as it is written, on the continued working grid of the whole."""
+        return recalibrated(self._placed(number), self._fields, generator_of(self._seed, number, ADDING_MORE))
+
+    @cached_property
+    def _fields(self) -> tuple[Tensor, Tensor]:
+        return self._second.fields(self.volumes.tomogram)
+
     @cached_property
     def _first_fields(self) -> tuple[Tensor, Tensor]:
         return self._first.fields(self.volumes.tomogram)
 
     @cached_property
     def _first(self) -> Recalibration:
-        return fit_recalibration(self.tomogram, self.found, self.powers_drawn[0])
+        return self._fitted(self.powers_drawn[0])
 
     @cached_property
     def _second(self) -> Recalibration:
-        return fit_recalibration(self.tomogram, self.found, self.powers[0])
+        return self._fitted(self.powers[0])
+
+    def _fitted(self, powers: Powers) -> Recalibration:
+        return fit_recalibration(self.tomogram, self.found, powers, wedge_within=self.sampler.wedge_within)
 
     @cached_property
     def place(self) -> Tensor:
@@ -230,8 +258,8 @@ class _Calibration:
 
     @cached_property
     def deviations(self) -> list[Tensor]:
-        """Draws in the region, sized and in their places, on its continued grid."""
-        return [self._in_region(self.place * self._sized(number)) for number in self.numbers]
+        """Draws in the region, in their places, on its continued grid."""
+        return [self._in_region(self._placed(number)) for number in self.numbers]
 
     @cached_property
     def local_error(self) -> LocalError:
@@ -244,19 +272,23 @@ class _Calibration:
 
     def places(self) -> dict[str, Any]:
         """How the spread came to its places, and whether that holds on blocks it was not confirmed on."""
-        return {
-            "told_by": digest(dict(self.error_size.state_dict()))[:16], **self.confirmed.facts(),
-            "check": self._checked_places(),
-        }  # fmt: skip
+        if self.sampler.knows_places:
+            found = {**self.confirmed.facts(), "told_by": OWN, "applied": 1.0}
+        else:
+            found = {**self.confirmed.facts(), "told_by": digest(dict(self.error_size.state_dict()))[:16]}
+        return {**found, "check": self._checked_places()}
 
     def _checked_places(self) -> dict[str, Any]:
         one, other = self.parts
-        size, elsewhere = self._size_here, self.local_error.confirms(self._size_here, one)
-        power = uneven(size, elsewhere.applied) / uneven(size, self.confirmed.applied)
+        size, applied = self._size_here, 1.0
+        power = torch.ones(())
+        if not self.sampler.knows_places:
+            applied = self.local_error.confirms(size, one).applied
+            power = uneven(size, applied) / uneven(size, self.confirmed.applied)
         spread = torch.zeros(self.tomogram.shape, dtype=torch.float64)
         for deviation in self.deviations:
             spread += self.local_error.filtered(power.sqrt() * deviation).square()
-        return {"applied": elsewhere.applied, "groups": self.local_error.groups(spread, other)}
+        return {"applied": applied, "groups": self.local_error.groups(spread, other)}
 
     @cached_property
     def estimates(self) -> list[Tensor]:
@@ -289,7 +321,7 @@ class _Calibration:
 
     @cached_property
     def powers(self) -> list[Powers]:
-        """Of the draws sized and in their places: over all voxels, and over each part."""
+        """Of the draws in their places: over all voxels, and over each part."""
         return self._powers_of(self.deviations)
 
     def _powers_of(self, deviations: list[Tensor]) -> list[Powers]:
@@ -298,25 +330,26 @@ class _Calibration:
 
     def factors(self) -> dict[str, Any]:
         """What is done to the draws as they were made, all in all."""
-        both = self._second.following(self._first)
+        both = self._second if self.sampler.knows_places else self._second.following(self._first)
         return {**both.facts(self.tomogram), "shares": both.shares(self.tomogram, self.powers_drawn[0])}
 
     def check(self) -> dict[str, Any] | None:
         drawn, placed = DrawnSpread(self.drawn), DrawnSpread(self.deviations)
         sampled = Sampled(self.tomogram, self.estimates, drawn, placed, self.parts)
         generator = generator_of(self._seed, 0, CHECKING)
-        return check_recalibration(sampled, self.found, self.powers_drawn[1:], self.powers[1:], generator=generator)
+        return check_recalibration(
+            sampled, self.found, self.powers_drawn[1:], self.powers[1:], generator=generator,
+            wedge_within=self.sampler.wedge_within,
+        )  # fmt: skip
 
     def apply(self, digest: str) -> DrawVolumes:
         """Make the calibrated draws that do not stand; return what writes them."""
         whole = self.volumes.tomogram
-        store, fields = self.volumes.store.recalibrated(digest), self._second.fields(whole)
+        store = self.volumes.store.recalibrated(digest)
         store.open(whole.voxel_size_angstrom, overwrite=not store.ours())
         part = covering(whole.plan.frame)
         for number in range(1, self.sampling.options.draws + 1):
             self.told.check()
             if not store.path(number).exists():
-                deviation = self.place * self._sized(number)
-                made = recalibrated(deviation, fields, generator_of(self._seed, number, ADDING_MORE))
-                store.write(number, made[part].contiguous())
+                store.write(number, self._final(number)[part].contiguous())
         return replace(self.volumes, store=store)

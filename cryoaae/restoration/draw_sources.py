@@ -1,4 +1,4 @@
-"""Where draws come from: interchangeable samplers, each a class in `SAMPLERS`.
+"""Where draws come from: what a sampler is, and the equivariant bootstrap (all of them: `restoration.samplers`).
 
 A sampler gives a draw's *deviation* from the estimate, on the working grid, by the draw's number. It has mean zero over
 draws, so that draws are spread about the restoration that is shipped, whatever the sampler. Every draw has a
@@ -17,17 +17,16 @@ the mean.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cryoaae.errors import InputError
+from cryoaae.metrics.spread_factors import LEVEL
 from cryoaae.patches.tiling import PaddedAxis
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.rotation import quarter_turns, random_rotations, rotation_about
-from cryoaae.registry import suggestion
 from cryoaae.restoration.fresh_noise import FreshNoise
 from cryoaae.restoration.stream import Frame
 from cryoaae.restoration.turned_boxes import TurnedBox, on_source_grid, turned_boxes
@@ -67,7 +66,18 @@ class DrawSource(Protocol):
     seed : int
     turns : str
         Which rotations leave the structure's law as it is: one of `TURNS`.
+
+    Attributes
+    ----------
+    knows_places : bool
+        Whether draws have their spread where errors are; else it is brought there (`restoration.placement`).
+    wedge_within : float
+        What is known beforehand of the size of the spread in the wedge: by how much it is off, a standard deviation of
+        the logarithm.
     """
+
+    knows_places: ClassVar[bool]
+    wedge_within: ClassVar[float]
 
     def __init__(self, tomogram: WorkingTomogram, estimate: Tensor, *, seed: int, turns: str) -> None: ...
 
@@ -77,12 +87,20 @@ class DrawSource(Protocol):
 
     @staticmethod
     def work(tomogram: WorkingTomogram, number: int, *, seed: int, turns: str) -> list[int]:
-        """Sizes in working voxels of the boxes that one input is restored in for a draw."""
+        """Sizes in working voxels of the boxes that one input is restored in for a draw, or what takes as long."""
+        ...
+
+    @staticmethod
+    def made_from() -> dict[str, str]:
+        """What decides draws besides options and tomogram, as plain data."""
         ...
 
 
 class Bootstrap:
     """Deviations by the equivariant bootstrap; see the module and `sampling.bootstrap`."""
+
+    knows_places: ClassVar[bool] = False
+    wedge_within: ClassVar[float] = LEVEL
 
     def __init__(self, tomogram: WorkingTomogram, estimate: Tensor, *, seed: int, turns: str) -> None:
         self.tomogram, self.seed, self.turns = tomogram, seed, turns
@@ -116,6 +134,10 @@ class Bootstrap:
         rotation = _rotation(tomogram, turns, generator_of(seed, number))
         return [box.voxels for box in _boxes(tomogram, rotation)]
 
+    @staticmethod
+    def made_from() -> dict[str, str]:
+        return {}
+
 
 def _boxes(tomogram: WorkingTomogram, rotation: Tensor) -> Iterator[TurnedBox]:
     z, y, x = (axis.size for axis in covering_axes(tomogram.plan.frame))
@@ -134,19 +156,3 @@ def _rotation(tomogram: WorkingTomogram, turns: str, generator: torch.Generator)
         return every[int(torch.randint(len(every), (1,), generator=generator))]
     angle = 2 * torch.pi * float(torch.rand(1, generator=generator))
     return rotation_about(tomogram.wedge.tilt_axis_zyx, angle)
-
-
-SAMPLERS: dict[str, type[DrawSource]] = {"bootstrap": Bootstrap}
-
-
-def sampler_named(name: str) -> type[DrawSource]:
-    """The sampler of a name.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    if name not in SAMPLERS:
-        raise InputError("--sampler", f"'{name}' is not known", suggestion(name, SAMPLERS))
-    return SAMPLERS[name]

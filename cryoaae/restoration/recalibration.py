@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoaae.metrics.spread_factors import SpreadFactors, fit_factors
+from cryoaae.metrics.spread_factors import LEVEL, SpreadFactors, fit_factors
 from cryoaae.physics.fourier import irfft, radius, rfft
 from cryoaae.physics.wedge import HALF_SLAB
 from cryoaae.restoration.found_errors import Errors, FoundErrors, coefficients, measured_table
@@ -42,6 +42,8 @@ FORMAT = "cryoaae spread calibration 2"
 COLUMNS = math.ceil(SHELL_EDGES[-1] / DISTANCE_STEP)
 # Share of a correlation that is doubted where nothing was tested.
 DOUBT = 0.5
+# By so much of its power the wedge's error is off because structures are not alike in all directions (decision 0017).
+ALIKE_WITHIN = 0.3
 
 Array = NDArray[np.float64]
 
@@ -175,7 +177,9 @@ def recalibrated(deviation: Tensor, fields: tuple[Tensor, Tensor], generator: to
     return irfft(spectrum, deviation.shape)
 
 
-def fit_recalibration(tomogram: WorkingTomogram, found: FoundErrors, powers: Powers) -> Recalibration:
+def fit_recalibration(
+    tomogram: WorkingTomogram, found: FoundErrors, powers: Powers, *, wedge_within: float = LEVEL
+) -> Recalibration:
     """Fit the factors to errors found in a tomogram, or a part of it.
 
     Parameters
@@ -184,6 +188,8 @@ def fit_recalibration(tomogram: WorkingTomogram, found: FoundErrors, powers: Pow
     found : FoundErrors
     powers : Powers
         Of the draws and of the restoration, over the same voxels.
+    wedge_within : float
+        By how much the spread is believed to be off in the wedge; see `DrawSource`.
 
     Raises
     ------
@@ -201,7 +207,12 @@ def fit_recalibration(tomogram: WorkingTomogram, found: FoundErrors, powers: Pow
         wedge_spread[key] = value
     seen = fit_factors(error, doubt, spread)
     # No wedge, or one too thin to hold a coefficient: as beside it.
-    missing = fit_factors(wedge, wedge_doubt, wedge_spread) if np.isfinite(wedge).any() else _widened(seen)
+    if wedge_within < LEVEL:  # beside a sampler that knows something itself, what a forecast takes for granted counts
+        wedge_doubt = np.hypot(wedge_doubt, ALIKE_WITHIN * wedge)
+    if np.isfinite(wedge).any():
+        missing = fit_factors(wedge, wedge_doubt, wedge_spread, level=wedge_within)
+    else:
+        missing = _widened(seen)
     return Recalibration(seen, missing, extrapolated)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cryoaae.metrics.calibration import coverage
 from cryoaae.metrics.error_power import ErrorPower
-from cryoaae.metrics.spread_factors import SpreadFactors
+from cryoaae.metrics.spread_factors import LEVEL, SpreadFactors
 from cryoaae.physics.fourier import irfft, multiplicity, rfft
 from cryoaae.restoration.found_errors import Errors, FoundErrors, measured_table
 from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, Key, scored_cells
@@ -109,6 +109,7 @@ def check_recalibration(
     powers: Sequence[Powers],
     *,
     generator: torch.Generator,
+    wedge_within: float = LEVEL,
 ) -> dict[str, Any] | None:
     """Fit on the first part and check on the second; None where one of them holds too little.
 
@@ -120,11 +121,13 @@ def check_recalibration(
         Of the spread in each part, as it was drawn and in its places.
     generator : torch.Generator
         Of intervals.
+    wedge_within : float
+        As of `fit_recalibration`.
     """
     if not all(found.measured):
         return None
     tomogram = sampled.tomogram
-    fitted = fit_recalibration(tomogram, found.part(0), powers[0])
+    fitted = fit_recalibration(tomogram, found.part(0), powers[0], wedge_within=wedge_within)
     before, placed = drawn[1], powers[1]
     measured = _by_shell(
         _sizes(found.measured[1], before.spread_measured, placed.spread_measured, fitted.measured)

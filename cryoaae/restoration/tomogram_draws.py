@@ -19,7 +19,7 @@ from cryoaae.io.weights import digest
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.restoration.contrast import Transfers, transfer_facts, transfer_of
-from cryoaae.restoration.draw_sources import TURNS, covering_axes, sampler_named
+from cryoaae.restoration.draw_sources import TURNS, covering_axes
 from cryoaae.restoration.draw_store import DrawStore
 from cryoaae.restoration.draw_volumes import DrawVolumes
 from cryoaae.restoration.engine import RestoreOptions, plan_restoration
@@ -27,6 +27,7 @@ from cryoaae.restoration.fitted_on import check_voxel_size
 from cryoaae.restoration.found_errors import PASSES
 from cryoaae.restoration.general import settled
 from cryoaae.restoration.plain import plain
+from cryoaae.restoration.samplers import sampler_named
 from cryoaae.restoration.validate import REGION, THINNEST
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.runs.progress import Progress, duration
@@ -34,6 +35,7 @@ from cryoaae.runs.provenance import file_facts
 from cryoaae.volume import Volume
 
 MOST_DRAWS = 999
+BOOTSTRAP = "bootstrap"
 # Arrays on the working grid that are held at once (one of them eight times as large), and bytes a voxel of a box.
 WORKING_ARRAYS, BOX_BYTES = 20, 250
 # The same for each voxel of the part on which errors are found, draws in it and all.
@@ -51,7 +53,7 @@ class SampleOptions:
     draws : int
         How many; more draws later go on from those that stand.
     sampler : str
-        One of `restoration.draw_sources.SAMPLERS`.
+        One of `restoration.samplers.SAMPLERS`.
     modes : int
         Principal modes to write.
     keep_draws : bool
@@ -59,8 +61,8 @@ class SampleOptions:
     seed : int
         Of every random draw, together with the draw's number.
     turns : str
-        ``any``; ``quarter``: quarter turns alone, several times as fast; ``tilt-axis``: for filaments and membranes
-        that all lie in one way.
+        Of the bootstrap: ``any``; ``quarter``: quarter turns alone, several times as fast; ``tilt-axis``: for filaments
+        and membranes that all lie in one way.
     symmetries : bool
         As for `restore`, by default too: mean over the half turns that keep the wedge.
     calibrate : bool
@@ -74,7 +76,7 @@ class SampleOptions:
     """
 
     draws: int = 16
-    sampler: str = "bootstrap"
+    sampler: str = "learned"
     modes: int = 4
     keep_draws: bool = True
     seed: int = 0
@@ -95,6 +97,8 @@ class SampleOptions:
         if self.seed < 0:
             raise InputError("--seed", f"{self.seed}", "give 0 or more")
         sampler_named(self.sampler)
+        if self.sampler != BOOTSTRAP and self.turns != TURNS[0]:
+            raise InputError("--turns", f"the {self.sampler} sampler turns nothing", f"add --sampler {BOOTSTRAP}")
 
     @property
     def restoring(self) -> RestoreOptions:
@@ -149,6 +153,7 @@ class TomogramDraws:
             "model": digest(dict(self.model.state_dict())), "options": chosen, "inputs": inputs,
             "opening": {k: v for k, v in self.opening.items() if v}, "wedge": self.item.wedge.facts(),
             **({} if self.transfer is None else {"contrast_transfer": transfer_facts(self.transfer)}),
+            **sampler_named(self.options.sampler).made_from(),
         })  # fmt: skip
         return made
 

@@ -83,7 +83,7 @@ def test_the_command_it_shows_makes_the_same_spread_again(
     sections = {title: dict(lines) for title, lines in provenance(facts(path)[0])}
     lines = sections["Spread"]
     assert lines["model digest"] == read_run(sampled.run).digest
-    assert lines["draws"] == "2 by bootstrap, seed 0"
+    assert lines["draws"] == "2 by learned, seed 0"
     assert "recalibration" in lines
     command = lines["same again"].replace("--model RUN", f"--model {sampled.run}")
     words = shlex.split(command.replace("--tilts TILTS.tlt", f"--tilts {sampled.tilts}"))
@@ -97,7 +97,7 @@ def test_curves_of_draws(sampled: Any) -> None:
     measured = [shell["measured"] for shell in report["shells"]]
     assert np.allclose(chart.curves[0].values, np.array(measured, float), equal_nan=True)
     assert [curve.name for curve in chart.curves] == ["where measured", "in the wedge"]
-    assert spread_sentences(report, "none: because")[0] == "t: 2 draws by bootstrap"
+    assert spread_sentences(report, "none: because")[0] == "t: 2 draws by learned"
     assert spread_charts({"shells": []}) == []
 
 

@@ -267,6 +267,6 @@ def test_curves_of_draws_come_with_them(model: Any, tomogram_panel: Any, sampled
         model.add_image(data, **look)
     panel = tomogram_panel(model)
     assert panel.validation.chart.currentText() == "Spread of the draws"
-    assert "2 draws by bootstrap" in panel.validation.verdict.text()
+    assert "2 draws by learned" in panel.validation.verdict.text()
     assert len(panel.validation.plot.listDataItems()) >= 1
     assert "calibrated" in panel.spread.choice.currentText()

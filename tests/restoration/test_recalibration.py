@@ -331,8 +331,8 @@ def test_the_check_finds_the_wrong_spread_and_the_mended_one() -> None:
 
 
 def test_the_check_sees_factors_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    def flipped(*given: Any) -> recalibration.Recalibration:
-        made = fit_recalibration(*given)
+    def flipped(*given: Any, **keywords: Any) -> recalibration.Recalibration:
+        made = fit_recalibration(*given, **keywords)
         return replace(made, measured=replace(made.measured, gain=1 / made.measured.gain))
 
     monkeypatch.setattr(reliability, "fit_recalibration", flipped)

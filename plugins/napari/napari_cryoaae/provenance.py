@@ -65,6 +65,8 @@ def spread_command(spread: SpreadRecord, model: Run | GeneralModel | None) -> st
     words += [*_model(model, str(spread.record.get("model", "RUN"))), "-o", str(output)]
     words += [] if spread.whole_folder else ["--uncertainty"]
     words += ["--draws", str(spread.record["draws"]), "--seed", str(options.get("seed", 0))]
+    sampler = options.get("sampler", "learned")
+    words += ["--sampler", sampler] if spread.whole_folder and sampler != "learned" else []
     words += ["--turns", options["turns"]] if spread.whole_folder and options.get("turns", "any") != "any" else []
     words += [] if options.get("symmetries", True) else ["--no-symmetries"]
     words += [] if _chosen(spread, "calibrate", True) else ["--no-calibrate"]

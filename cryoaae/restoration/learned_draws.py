@@ -1,0 +1,253 @@
+"""Deviations by the learned sampler: the general restorer looks at a tomogram once, a draw is little more than noise.
+
+    d_k = sampler(looks, noise of (seed, k)),      looks: what `nets.deviation` tells of the mean of the halves
+
+Looking takes about as long as a restoration, whatever the number of draws. Noise is one field of the whole tomogram,
+and what is done to it looks a few voxels far, so tiles leave no seams and draws do not depend on them. Whatever
+restorer the draws are spread about, the general one looks: a fit of one's own has other features. That its errors are
+others is left to the calibration (`restoration.recalibration`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cryoaae.io.weights import digest
+from cryoaae.models.general import GeneralRestorer, quarter_turns
+from cryoaae.models.restorer import KERNEL_REACH, convolve
+from cryoaae.nets.deviation import (
+    MULTIPLE,
+    REGIONS,
+    Deviation,
+    Looks,
+    Noise,
+    Seen,
+    linear_posterior,
+    shell_factor,
+    signal_scale,
+    smooth_noise,
+    unevenly,
+)
+from cryoaae.nets.error_size import ErrorSize
+from cryoaae.patches.imaging import conditions
+from cryoaae.patches.spectra import Spectra, measure_spectra, radial_kernel
+from cryoaae.patches.tiling import PaddedAxis, Tile, TileGrid
+from cryoaae.physics.fourier import irfft, radius, rfft
+from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.draw_sources import covering, generator_of
+from cryoaae.restoration.engine import FACE_PAD
+from cryoaae.restoration.general import contrast_of
+from cryoaae.restoration.turned_boxes import continued
+from cryoaae.restoration.working import WorkingTomogram
+from cryoaae.volume import Volume, mean_volume
+
+# Looks are kept at half precision: they say how large noise is, to a thousandth.
+KEPT = torch.float16
+# What a draw takes beside a restoration of one input.
+WORK_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Faced:
+    """A tomogram as the general restorer knows it: structures bright, the tilt axis along y.
+
+    Parameters
+    ----------
+    density : (z, y, x)
+        The mean of the halves, or the single volume, on a continued working grid of its own.
+    axes : three PaddedAxis
+        How it was continued.
+    spectra : Spectra
+        Of its signal and its noise.
+    wedge : MissingWedge
+    quarters : int
+        How often it was turned by a quarter from y towards x.
+    """
+
+    density: Tensor
+    axes: tuple[PaddedAxis, PaddedAxis, PaddedAxis]
+    spectra: Spectra
+    wedge: MissingWedge
+    quarters: int
+
+    @classmethod
+    def of(cls, tomogram: WorkingTomogram) -> Faced:
+        """Measure and turn a tomogram."""
+        part = covering(tomogram.plan.frame)
+        volumes = [Volume(half[part].contiguous().numpy(), tomogram.voxel_size_angstrom) for half in tomogram.halves]
+        made = measure_spectra(volumes, tomogram.wedge, generator=torch.Generator().manual_seed(0))
+        spectra, count = made.on_working_grid(1, 1.0), len(volumes)
+        quarters, wedge = quarter_turns(tomogram.wedge)
+        whole = mean_volume(volumes)
+        density = contrast_of([whole], 1) * torch.rot90(torch.from_numpy(whole.numpy()), quarters, (-2, -1))
+        z, y, x = (PaddedAxis.plan(n, working_bin=1, multiple=MULTIPLE, pad=FACE_PAD) for n in density.shape)
+        return cls(
+            continued(density.contiguous(), (z, y, x)), (z, y, x),
+            Spectra(spectra.signal, spectra.noise / count, spectra.freq_max), wedge.solid(), quarters,
+        )  # fmt: skip
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        z, y, x = self.density.shape
+        return z, y, x
+
+    @property
+    def part(self) -> tuple[slice, slice, slice]:
+        """The tomogram within the grid."""
+        z, y, x = (slice(axis.before, axis.before + axis.size) for axis in self.axes)
+        return z, y, x
+
+    @property
+    def inside(self) -> Tensor:
+        """Voxels that lie in the tomogram, (z, y, x) bool."""
+        where = torch.zeros(self.shape, dtype=torch.bool)
+        where[self.part] = True
+        return where
+
+    def back(self, volume: Tensor) -> Tensor:
+        """What lies in the tomogram of a volume, as the tomogram lies. The sign is left: the law is symmetric."""
+        return torch.rot90(volume[self.part], -self.quarters, (-2, -1)).contiguous()
+
+
+class Learned:
+    """Deviations by the learned sampler; see the module. Kinds of turns do not concern it."""
+
+    # On scenes kept out of training the spread in the wedge was off by so much, in all but the coarsest bands.
+    knows_places: ClassVar[bool] = True
+    wedge_within: ClassVar[float] = 0.12
+
+    def __init__(
+        self,
+        tomogram: WorkingTomogram,
+        estimate: Tensor,
+        *,
+        seed: int,
+        turns: str,
+        sampler: Deviation | None = None,
+        tile: tuple[int, int, int] | None = None,
+    ) -> None:
+        self.tomogram, self.seed, self.device = tomogram, seed, tomogram.plan.device
+        self.sampler = (Deviation.bundled() if sampler is None else sampler).to(self.device)
+        self.faced, self.tile = Faced.of(tomogram), tile
+        self.scale = torch.tensor([signal_scale(self.faced.spectra)])
+        wedge, shape = self.faced.wedge, self.faced.shape
+        self.condition = conditions(self.faced.spectra, wedge, tomogram.voxel_size_angstrom)[None]
+        self.amplitude = self._coloured_amplitude()
+        first, coarse = self.sampler.spec.full, self.sampler.spec.coarse
+        sizes = {"amplitude": len(self.amplitude), "mask": first, "uneven": 1, "half": coarse, "quarter": coarse}
+        self.looks = Looks(*(
+            torch.zeros(1, channels, *(n // FACTORS[name] for n in shape), dtype=KEPT)
+            for name, channels in sizes.items()
+        ))  # fmt: skip
+        self._look()
+
+    def deviation(self, number: int) -> Tensor:
+        """Draw `number` (from 1) less the estimate, (z, y, x): working voxels in the tomogram."""
+        shape, generator = self.faced.shape, generator_of(self.seed, number)
+
+        def white(factor: int = 1, *channels: int) -> Tensor:
+            return torch.randn(*channels, *(n // factor for n in shape), generator=generator)
+
+        coarse = self.sampler.spec.coarse
+        full, uneven, half, quarter = white(), white(), white(2, 1, coarse), white(4, 1, coarse)
+        made = torch.zeros(shape)
+        spectrum = rfft(full)
+        for amplitude, local in zip(self.amplitude, self.looks.amplitude[0], strict=True):
+            made += irfft(spectrum * amplitude, shape) * local.float()
+        noise = Noise(made[None, None], half, quarter, made[None, None])  # of the first and last nothing is read
+        for tile in self._tiles(self.sampler.draw_reach):
+            inner = self._structured(tile, noise)
+            made[tile.core_slices] += float(self.scale) * inner[tile.inner_slices]
+        made *= unevenly(self.looks.uneven[0, 0].float(), smooth_noise(shape, uneven))
+        return self.faced.back(made)
+
+    @staticmethod
+    def work(tomogram: WorkingTomogram, number: int, *, seed: int, turns: str) -> list[int]:
+        """Working voxels that take as long to restore as a draw does."""
+        return [round(WORK_SHARE * math.prod(tomogram.plan.frame.working_zyx))]
+
+    @staticmethod
+    def made_from() -> dict[str, str]:
+        """The weights of the sampler, of the restorer that looks, and of the map of sizes."""
+        parts = {
+            "sampler_weights": Deviation.bundled(), "looks_by": GeneralRestorer.bundled(),
+            "sizes_by": ErrorSize.bundled(),
+        }  # fmt: skip
+        return {name: digest(dict(part.state_dict())) for name, part in parts.items()}
+
+    # -- once for the tomogram ---------------------------------------------------------------------
+
+    def _coloured_amplitude(self) -> Tensor:
+        """Standard deviations of the coloured noise by channel, (channels, z, y, x // 2 + 1)."""
+        shape = self.faced.shape
+        prior = linear_posterior(self.faced.spectra, self.faced.wedge.support(shape), shape)
+        with torch.inference_mode():
+            colour = self.sampler.colour(self.condition.to(self.device))[0].cpu()
+        k = radius(shape)
+        factor = torch.stack([shell_factor(region, k) for region in colour])
+        return (prior.unflatten(0, (REGIONS, -1)) * factor[:, None]).flatten(0, 1)
+
+    def _look(self) -> None:
+        """Fill `looks`, tile by tile."""
+        general = GeneralRestorer.bundled().to(self.device)
+        kernel = radial_kernel(self.faced.spectra.fsc, reach=KERNEL_REACH).to(self.device)
+        network, condition, scale = general.network, self.condition.to(self.device), self.scale.to(self.device)
+        whole = torch.zeros(self.faced.shape)
+        for tile in self._tiles(KERNEL_REACH + network.reach + self.sampler.looks_reach):
+            density = self.faced.density[tile.read_slices][None, None].to(self.device)
+            with torch.inference_mode():
+                linear = convolve(density, kernel)
+                features = network.encode(torch.cat([density, linear], dim=1), condition)
+                restored = linear + network.decode(features, condition)
+                even = torch.zeros_like(linear)  # sizes are told of the whole, below
+                looks = self.sampler.looks(Seen(features, linear, restored, condition, scale, even))
+            whole[tile.core_slices] = restored[0, 0][tile.inner_slices].cpu()
+            for name, kept, made in zip(Looks._fields, self.looks, looks, strict=True):
+                z, y, x = _coarser(tile.core_slices, FACTORS[name])
+                kept[..., z, y, x] = _read(made, tile.inner_slices, FACTORS[name]).to(KEPT).cpu()
+            self.tomogram.advance(float(tile.core_voxels))
+        self._place(ErrorSize.bundled()(whole, self.faced.inside).log())
+
+    def _place(self, size: Tensor) -> None:
+        """Multiply looks as foretold sizes of errors (z, y, x), logarithms, call for."""
+        powers = self.sampler.by_size.detach().cpu()
+        for local, power in zip((*self.looks.amplitude[0], self.looks.mask[0]), powers, strict=True):
+            local *= (power * size).exp().to(KEPT)
+
+    def _structured(self, tile: Tile, noise: Noise) -> Tensor:
+        """The part of a deviation that is shaped by convolutions, in a tile (z, y, x)."""
+        with torch.inference_mode():
+            looks, drawn = (
+                [
+                    _read(field, tile.read_slices, FACTORS.get(name, 1)).float().to(self.device)
+                    for name, field in zip(names, fields, strict=True)
+                ]
+                for names, fields in ((Looks._fields, self.looks), (Noise._fields, noise))
+            )
+            return self.sampler.structured(Looks(*looks), Noise(*drawn))[0, 0].cpu()
+
+    def _tiles(self, reach: int) -> Iterator[Tile]:
+        grid = TileGrid(self.faced.shape, reach, MULTIPLE)
+        return itertools.chain(grid.tiles(self.tile or grid.choose_core(self.tomogram.plan.voxel_budget)))
+
+
+# How many times coarser a field of looks or noise is than the working grid.
+FACTORS = {"amplitude": 1, "mask": 1, "uneven": 1, "half": 2, "quarter": 4}
+
+
+def _coarser(slices: tuple[slice, ...], factor: int) -> tuple[slice, slice, slice]:
+    z, y, x = (slice(s.start // factor, s.stop // factor) for s in slices)
+    return z, y, x
+
+
+def _read(field: Tensor, slices: tuple[slice, ...], factor: int) -> Tensor:
+    """Part of a field on a grid that is coarser by `factor`."""
+    z, y, x = _coarser(slices, factor)
+    return field[..., z, y, x]
