@@ -11,6 +11,7 @@ from cryoaae.reports.html import Report, ReportFigure, ReportRow, ReportSection,
 from cryoaae.reports.validation_numbers import angstrom, degrees, range_text
 
 REGION_NAMES = {"measured": "where data were measured", "wedge": "in the missing wedge"}
+NAMES = {"learned": "the learned sampler", "bootstrap": "the bootstrap"}
 FAULTS = {
     "bootstrap": "The bootstrap takes the restoration for the truth. What the network can never recover is missing "
     "from the restoration and so from the spread, which is therefore too small, most so in the missing wedge. Where "
@@ -41,7 +42,7 @@ def sampling_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -> 
     return Report(
         title=f"Draws of {result['name']}",
         subtitle=f"{x} × {y} × {z} voxels of {result['voxel_size_angstrom']:.4g} Å; tilts {tilts}; "
-        f"{result['draws']} draws by {result['sampler']}",
+        f"{result['draws']} draws by {NAMES.get(result['sampler'], result['sampler'])}",
         verdict=calibration_verdict(result["calibration"], FAULTS.get(result["sampler"], "")),
         sections=sections,
         footer=f"cryoaae {result['version']}; sampled with {result['model']} in {number(result['seconds'], 0)} s. "

@@ -100,6 +100,7 @@ def calibrated(result: dict[str, Any]) -> dict[str, Any]:
                 "coverage": {"coverage_before": levels, "coverage_after": {**levels, "90": 0.89}},
             },
             "places": {
+                "told_by": "0123456789abcdef",
                 "found": 0.83, "interval": [0.7, 0.96], "applied": 0.82,
                 "check": {
                     "groups": [
