@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused_in_one_line(settings: dict[str, object], word
 
 def test_codes_have_the_names_of_the_literature() -> None:
     for name, divergence in (("aae", "adversarial"), ("wae", "mmd"), ("vae", "kl")):
-        made = load_fit_config(overrides=["network=autoencoder", f"latent_prior={name}"])
+        made = load_fit_config(overrides=["start=spectrum", "network=autoencoder", f"latent_prior={name}"])
         assert made.latent_prior == divergence
 
 
