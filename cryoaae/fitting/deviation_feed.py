@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryoaae.fitting.scene_feed import Recipe, mix
+from cryoaae.fitting.scene_feed import mix
+from cryoaae.fitting.scene_pool import ScenePool
 from cryoaae.models.deviation_fitting import DeviationBatch, White, local_errors, sizes_of, true_levels
 from cryoaae.models.general import GeneralRestorer
 from cryoaae.nets.deviation import MULTIPLE, Seen, linear_posterior, signal_scale
@@ -72,39 +73,27 @@ class DeviationFeed:
         coarse: int,
         seed: int,
     ) -> None:
-        self.general = general
-        self.kept_out, self.scenes = list(scenes[:held_out]), list(scenes[held_out:])
-        self.patch, self.count, self.renew_every = patch, pool, renew_every
+        self.general, self.kept_out, self.patch = general, list(scenes[:held_out]), patch
         self.batch_size, self.draws, self.coarse, self.draws_from = batch_size, draws, coarse, draws_from
         self.drawing = False
         self.generator = torch.Generator().manual_seed(seed)
-        self.pool: list[tuple[Recipe, SeenTomogram]] = []
-        self.next_slot = 0
+        self.pool = ScenePool(
+            scenes[held_out:], self._make, size=pool, renew_every=renew_every, generator=self.generator
+        )
         self._held_out: list[DeviationBatch] = []
 
     def prepare(self, step: int, fraction: float, average: Any) -> bool:
         """Make the pool on the first call; renew when due."""
-        if not self.pool:
-            self.pool = [self._fresh() for _ in range(self.count)]
-        elif step % self.renew_every == 0:
-            self.pool[self.next_slot] = self._fresh()
-            self.next_slot = (self.next_slot + 1) % self.count
+        self.pool.renew(step)
         self.drawing = fraction >= self.draws_from
         return False
 
-    def _fresh(self) -> tuple[Recipe, SeenTomogram]:
-        scene = int(torch.randint(len(self.scenes), (1,), generator=self.generator))
-        recipe = Recipe(scene, int(torch.randint(2**31, (1,), generator=self.generator)))
-        return recipe, self._make(recipe)
-
-    def _make(self, recipe: Recipe) -> SeenTomogram:
-        return seen_tomogram(self.general, self.scenes[recipe.scene], seed=recipe.seed, patch=self.patch)
+    def _make(self, scene: Path, seed: int) -> SeenTomogram:
+        return seen_tomogram(self.general, scene, seed=seed, patch=self.patch)
 
     def batch(self) -> DeviationBatch:
         """Draw patches from the pool, and the noise of their draws."""
-        slots = torch.randint(len(self.pool), (self.batch_size,), generator=self.generator).tolist()
-        tomograms = [self.pool[slot][1] for slot in slots]
-        return self._cut(tomograms, self.draws if self.drawing else 0, self.generator)
+        return self._cut(self.pool.choose(self.batch_size), self.draws if self.drawing else 0, self.generator)
 
     def held_out(self) -> list[DeviationBatch]:
         """Fixed patches and noise of the scenes kept out of fitting."""
@@ -131,20 +120,11 @@ class DeviationFeed:
 
     def state(self) -> dict[str, Any]:
         """Return the recipes of the pool and the generator."""
-        return {
-            "files": len(self.scenes),
-            "scenes": [recipe.scene for recipe, _ in self.pool],
-            "seeds": [recipe.seed for recipe, _ in self.pool],
-            "next_slot": self.next_slot,
-            "generator": self.generator.get_state(),
-        }
+        return self.pool.state()
 
     def load_state(self, state: dict[str, Any], average: Any) -> None:
         """Make the pool's tomograms again."""
-        recipes = [Recipe(*pair) for pair in zip(state["scenes"], state["seeds"], strict=True)]
-        self.pool = [(recipe, self._make(recipe)) for recipe in recipes]
-        self.next_slot = int(state["next_slot"])
-        self.generator.set_state(state["generator"])
+        self.pool.load_state(state)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cryoaae.fitting.scene_pool import ScenePool
 from cryoaae.models.general_fitting import SceneBatch, squared_error
 from cryoaae.models.pair_fitting import whitening
 from cryoaae.models.restorer import KERNEL_REACH, convolve
@@ -44,14 +45,6 @@ TURNS: tuple[tuple[int, ...], ...] = ((), (-3, -1), (-3, -2), (-2, -1))
 SHARPENING_MAX = 3.0
 BASELINE_PATCHES = 4
 HELD_OUT_PATCHES = 4
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that is needed to make a tomogram of the pool again."""
-
-    scene: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -95,37 +88,27 @@ class SceneFeed:
         device: torch.device,
     ) -> None:
         # The first, so that more scenes may be added later.
-        self.kept_out, self.scenes = list(scenes[:held_out]), list(scenes[held_out:])
-        self.patch, self.count, self.renew_every, self.batch_size = patch, blocks, renew_every, batch_size
+        self.kept_out = list(scenes[:held_out])
+        self.patch, self.batch_size = patch, batch_size
         self.hidden_weight, self.seed, self.device = hidden_weight, seed, device
         self.generator = torch.Generator().manual_seed(seed)
-        self.pool: list[tuple[Recipe, Mixed]] = []
-        self.next_slot = 0
+        self.pool = ScenePool(
+            scenes[held_out:], self._make, size=blocks, renew_every=renew_every, generator=self.generator
+        )
 
     def prepare(self, step: int, fraction: float, average: Any) -> bool:
         """Make the pool on the first call; renew when due."""
-        if not self.pool:
-            self.pool = [self._fresh() for _ in range(self.count)]
-        elif step % self.renew_every == 0:
-            self.pool[self.next_slot] = self._fresh()
-            self.next_slot = (self.next_slot + 1) % self.count
+        self.pool.renew(step)
         return False
 
-    def _fresh(self) -> tuple[Recipe, Mixed]:
-        scene = int(torch.randint(len(self.scenes), (1,), generator=self.generator))
-        recipe = Recipe(scene, int(torch.randint(2**31, (1,), generator=self.generator)))
-        return recipe, self._make(recipe)
-
-    def _make(self, recipe: Recipe) -> Mixed:
+    def _make(self, scene: Path, seed: int) -> Mixed:
         return mix(
-            Scene.load(self.scenes[recipe.scene]), seed=recipe.seed, patch=self.patch,
-            hidden_weight=self.hidden_weight, device=self.device,
-        )  # fmt: skip
+            Scene.load(scene), seed=seed, patch=self.patch, hidden_weight=self.hidden_weight, device=self.device
+        )
 
     def batch(self) -> SceneBatch:
         """Draw patches from all tomograms of the pool."""
-        slots = torch.randint(len(self.pool), (self.batch_size,), generator=self.generator).tolist()
-        return _stacked([_cut(self.pool[slot][1], self.patch, self.generator) for slot in slots])
+        return _stacked([_cut(mixed, self.patch, self.generator) for mixed in self.pool.choose(self.batch_size)])
 
     def held_out(self) -> list[SceneBatch]:
         """Fixed patches of the scenes kept out of fitting."""
@@ -141,20 +124,11 @@ class SceneFeed:
 
     def state(self) -> dict[str, Any]:
         """Return the recipes of the pool and the generator."""
-        return {
-            "files": len(self.scenes),
-            "scenes": [recipe.scene for recipe, _ in self.pool],
-            "seeds": [recipe.seed for recipe, _ in self.pool],
-            "next_slot": self.next_slot,
-            "generator": self.generator.get_state(),
-        }
+        return self.pool.state()
 
     def load_state(self, state: dict[str, Any], average: Any) -> None:
         """Make the pool's tomograms again."""
-        recipes = [Recipe(*pair) for pair in zip(state["scenes"], state["seeds"], strict=True)]
-        self.pool = [(recipe, self._make(recipe)) for recipe in recipes]
-        self.next_slot = int(state["next_slot"])
-        self.generator.set_state(state["generator"])
+        self.pool.load_state(state)
 
 
 def _stacked(patches: list[tuple[Tensor, ...]]) -> SceneBatch:

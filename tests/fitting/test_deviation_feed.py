@@ -73,7 +73,7 @@ def test_what_the_restorer_saw_is_cut_along(general: GeneralRestorer, scenes: li
     assert [tuple(level.shape) for level in batch.seen.features] == [
         (2, 2, PATCH, PATCH, PATCH), (2, 3, *(PATCH // 2,) * 3), (2, 4, *(PATCH // 4,) * 3)
     ]  # fmt: skip
-    tomograms = [tomogram for _, tomogram in loop.feed.pool]
+    tomograms = loop.feed.pool.made
     for index in range(2):
         corner = batch.seen.features[2][index]
         found = [

@@ -122,7 +122,7 @@ def test_same_seed_same_batches_and_kept_out_scenes_stay_out(files: list[Path]) 
             feed.prepare(step, 0.0, None)
         a, b = (feed.batch() for feed in feeds)
         assert torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
-    assert feeds[0].kept_out == files[:1] and files[0] not in feeds[0].scenes
+    assert feeds[0].kept_out == files[:1] and files[0] not in feeds[0].pool.scenes
     more = feed_of([*files, files[-1]])
     assert more.kept_out == files[:1]  # scenes that come later change nothing there
 
