@@ -259,6 +259,8 @@ class _Calibration:
     @cached_property
     def deviations(self) -> list[Tensor]:
         """Draws in the region, in their places, on its continued grid."""
+        if self.sampler.knows_places:
+            return self.drawn
         return [self._in_region(self._placed(number)) for number in self.numbers]
 
     @cached_property
@@ -322,7 +324,7 @@ class _Calibration:
     @cached_property
     def powers(self) -> list[Powers]:
         """Of the draws in their places: over all voxels, and over each part."""
-        return self._powers_of(self.deviations)
+        return self.powers_drawn if self.sampler.knows_places else self._powers_of(self.deviations)
 
     def _powers_of(self, deviations: list[Tensor]) -> list[Powers]:
         restored = torch.stack(self.estimates).mean(dim=0)

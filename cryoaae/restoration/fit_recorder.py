@@ -34,7 +34,7 @@ LOSS_SMOOTHING = 0.02
 
 
 class Recorder:
-    """Runs the loop and writes what it does: progress, metrics, checkpoints, previews, weights."""
+    """Runs the loop and writes what it does: progress, metrics, checkpoints, previews, weights, a page."""
 
     def __init__(
         self,
@@ -80,7 +80,8 @@ class Recorder:
         self.progress.message(f"stopped: {reason}, after {self.loop.budget.step} steps")
         self.checkpoint()
         self.preview()
-        losses = self._draw_losses() if self.loop.held_out else b""
+        rows = self._rows()
+        losses = self._draw_losses(rows) if self.loop.held_out else b""
         restorer = self.session.best()
         if self.settings.presence and restorer.presence is not None:
             self.progress.message("learning to tell structure from noise")
@@ -90,7 +91,7 @@ class Recorder:
         if restorer.code_dim:
             self._report_codes(restorer)
         restorer.save(self.folder.path / "model.safetensors")
-        self._report(reason, losses)
+        self._report(reason, rows, losses)
 
     def _report_codes(self, restorer: Restorer) -> None:
         """Say what the codes are worth, and keep how those of real patches are distributed."""
@@ -160,11 +161,10 @@ class Recorder:
         with self.metrics.open("w", newline="") as file:
             csv.writer(file).writerows([header, *kept] if header else [])
 
-    def _draw_losses(self) -> bytes:
+    def _draw_losses(self, rows: list[dict[str, str]]) -> bytes:
         from cryoaae.reports.progress_figures import loss_figure
         from cryoaae.reports.style import png
 
-        rows = self._rows()
         steps = [float(row["step"]) for row in rows]
         curves = {
             title: [float(row[column] or "nan") for row in rows]
@@ -180,7 +180,7 @@ class Recorder:
         with self.metrics.open(newline="") as file:
             return list(csv.DictReader(file))
 
-    def _report(self, reason: str, losses: bytes) -> None:
+    def _report(self, reason: str, rows: list[dict[str, str]], losses: bytes) -> None:
         from cryoaae.reports.fitting_page import fitting_report
 
         spec, settings = self.session.restorer.spec, asdict(self.settings)
@@ -192,7 +192,7 @@ class Recorder:
             "steps": self.loop.budget.step, "minutes": self.loop.budget.seconds / 60, "reason": reason,
             "working_bin": spec.working_bin,
             "working_voxel_angstrom": spec.working_bin * self.session.voxel_size_angstrom,
-            "held_out": [float(row["held_out_loss"]) for row in self._rows()],
+            "held_out": [float(row["held_out_loss"]) for row in rows],
             "changed": {key: value for key, value in settings.items() if value != plain[key] and key not in own},
             "device": str(self.device), "version": self.folder.record["versions"]["cryoaae"],
         }  # fmt: skip
