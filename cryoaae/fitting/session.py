@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -220,11 +222,14 @@ def prepare(
     watched = _held_out_recipes(sources, generator)
     pool = BlockPool(
         sources, patch=settings.patch_size, block=settings.block_size, blocks=settings.blocks,
-        device=device, generator=generator, axis_share=settings.axis_share,
+        device=device, generator=generator, axis_share=settings.axis_share, recorrupt=init is None,
     )  # fmt: skip
     if init is None and restorer.code_dim:
         _standardise_codes(restorer, pool)
-    model, feed = _model_and_feed(restorer.train(), mean, pool, watched, settings)
+    anchor = None
+    if init is not None and not all(source.has_halves for source in sources):
+        anchor = copy.deepcopy(restorer).eval().requires_grad_(False).to(device).forward
+    model, feed = _model_and_feed(restorer.train(), mean, pool, watched, settings, anchor)
     start = init.network.state_dict() if isinstance(init, GeneralRestorer) else {}
     return Session(
         Loop(model, feed, settings), feed, restorer, spectra, voxel_size, start=start, kept_change=settings.kept_change
@@ -289,11 +294,12 @@ def _condition(spectra: list[Spectra], wedges: list[MissingWedge], working_voxel
 
 
 def _model_and_feed(
-    restorer: Restorer, spectra: Spectra, pool: BlockPool, watched: list[BlockRecipe], settings: FitSettings
-) -> tuple[PairFitting, PairFeed]:
+    restorer: Restorer, spectra: Spectra, pool: BlockPool, watched: list[BlockRecipe], settings: FitSettings,
+    anchor: Callable[[Tensor], Tensor] | None,
+) -> tuple[PairFitting, PairFeed]:  # fmt: skip
     """What is fitted, and what it is fitted on, with or without a prior."""
-    orthogonal = settings.optimiser == "muon"
-    loss = (restorer, whitening(spectra), settings.hidden_weight, orthogonal, _latent(restorer, settings))
+    orthogonal, latent = settings.optimiser == "muon", _latent(restorer, settings)
+    loss = (restorer, whitening(spectra), settings.hidden_weight, orthogonal, latent, anchor)
     rhythm = {
         "batch_size": settings.batch_size, "renew_every": settings.renew_every, "refills": settings.refills,
         "seed": settings.seed,

@@ -4,6 +4,11 @@
 
 (DESIGN 4; SCIENCE E6, E7.) M_R is what the rotated tomogram measured; the second wedge T hid part
 of it from the input, and that part teaches the filling of wedges. A prior on the network's codes may stand beside it.
+
+A single volume tells nothing of what is in the input too, for both have the same noise. A fit that starts from a
+restorer f_0 then holds on to what that makes of it:
+
+    loss + || T F( f(T R y) - f_0(T R y) ) ||^2, whitened
 """
 
 from __future__ import annotations
@@ -53,6 +58,9 @@ class PairFitting(nn.Module):
         Descend with orthogonalised steps of the filters (`fitting.optimisers`).
     latent : LatentPrior, optional
         Of the network's codes.
+    anchor : callable, optional
+        f_0, which stays as it is: (b, 1, p, p, p) to the same. For batches of which some have no weight on what is
+        in the input too.
     """
 
     shell_weight: Tensor
@@ -64,9 +72,10 @@ class PairFitting(nn.Module):
         hidden_weight: float = 2.0,
         orthogonal: bool = False,
         latent: LatentPrior | None = None,
+        anchor: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.restorer, self.latent = restorer, latent
+        self.restorer, self.latent, self.anchor = restorer, latent, anchor
         self.start = None if restorer.network.adds_to_linear else LinearStart()
         self.hidden_weight, self.orthogonal = hidden_weight, orthogonal
         self.register_buffer("shell_weight", shell_weight)
@@ -105,7 +114,16 @@ class PairFitting(nn.Module):
             terms["latent"] = self.latent.loss(codes)
         if self.start is not None:
             terms |= self.start(prediction, convolve(batch.inputs, self.restorer.wiener))
+        if self.anchor is not None:
+            terms["anchor"] = self._drift(prediction, self.anchor, batch)
         return {"pairs": self.distance(prediction, batch, batch.weight), **terms}
+
+    def _drift(self, prediction: Tensor, anchor: Callable[[Tensor], Tensor], batch: PairBatch) -> Tensor:
+        """How far what is in the input too, and has no weight, has moved from what the start makes of it, a scalar."""
+        with torch.no_grad():
+            begun = anchor(batch.inputs)
+        free = batch.kept & (batch.kept_weight == 0)[:, None, None, None, None]
+        return self._energy(prediction - begun, batch.weight, free)
 
     def estimate(self, y: Tensor) -> Tensor:
         """Current estimate of the structure on the working grid, (b, 1, z, y, x)."""
@@ -121,16 +139,21 @@ class PairFitting(nn.Module):
         return self.distance(self.restorer(batch.inputs), batch, batch.held_out_weight)
 
     def distance(self, prediction: Tensor, batch: PairBatch, inside: Tensor) -> Tensor:
-        """Masked, whitened squared error per voxel inside, a scalar.
+        """Masked, whitened squared error per voxel inside, a scalar."""
+        kept_weight = batch.kept_weight[:, None, None, None, None]
+        weight = batch.seen * torch.where(batch.kept, kept_weight, self.hidden_weight)
+        return self._energy(prediction - batch.targets, inside, weight)
 
-        The error is tapered before the FFT, so that the faces of the patch do not leak between the
+    def _energy(self, difference: Tensor, inside: Tensor, weight: Tensor) -> Tensor:
+        """Whitened energy per voxel inside of a difference, its coefficients weighted, a scalar.
+
+        It is tapered before the FFT, so that the faces of the patch do not leak between the
         measured region and its complement.
         """
-        box, device = prediction.shape[-3:], prediction.device
-        error = rfft((prediction - batch.targets) * (inside * taper(box, device=device)))
+        box, device = difference.shape[-3:], difference.device
+        error = rfft(difference * (inside * taper(box, device=device)))
         shell = interpolate(self.shell_weight, (radius(box, device=device) * 2).clamp(max=1.0))
-        weight = shell * multiplicity(box, device=device) * batch.seen
-        weight = weight * torch.where(batch.kept, batch.kept_weight[:, None, None, None, None], self.hidden_weight)
+        weight = shell * multiplicity(box, device=device) * weight
         # Of the whole batch, of which this process may hold a share: so that shares add up to its loss.
         energy = mean_over_ranks((inside**2).sum()).clamp(min=1.0 / ranks()[1])
         return (weight * (error.real**2 + error.imag**2)).sum() / energy

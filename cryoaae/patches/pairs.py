@@ -119,11 +119,13 @@ def make_block(
     device: torch.device,
     slab_voxels: int,
     filled: Tensor | None = None,
+    recorrupt: bool = True,
 ) -> Block:
     """Rotate a block of `size` working voxels out of a source and put it through the wedge again.
 
     `slab_voxels` is the size of the object that sets the thickness of a tilt's slab: the patch.
     The input comes from `filled` where it is given, the source's density with its own wedge filled.
+    Of a single volume, what is in input and target alike is recorrupted, or else does not count.
     """
     centre = torch.tensor(recipe.centre_zyx) * OVERSAMPLING
     positions = sample_positions(recipe.rotation, centre, size, OVERSAMPLING, device=device)
@@ -143,13 +145,13 @@ def make_block(
     box = (size, size, size)
     support = source.wedge.support(box, object_zyx=(slab_voxels,) * 3, device=device)
     inputs = plain = irfft(rfft(inputs) * support, box)
-    if not source.has_halves:
+    kept_weight = 1.0 if source.has_halves else KEPT_WEIGHT_SINGLE if recorrupt else 0.0
+    if not source.has_halves and recorrupt:
         # Hidden coefficients need no split: their noise is not in the input. The others are
         # recorrupted (R2R): y + a z against y - z / a, independent if z has the noise's law.
         z = coloured_noise(source.noise, box, torch.Generator().manual_seed(recipe.noise_seed)).to(device)
         z = irfft(rfft(z) * support, box)
         inputs, targets = inputs + RECORRUPTION * z, targets - z / RECORRUPTION
-    kept_weight = 1.0 if source.has_halves else KEPT_WEIGHT_SINGLE
     return Block(plain, inputs, targets, inside * (1 - held), inside * held, kept_weight)
 
 
@@ -193,9 +195,10 @@ class BlockPool:
         device: torch.device,
         generator: torch.Generator,
         axis_share: float = 0.0,
+        recorrupt: bool = True,
     ) -> None:
         self.sources, self.patch, self.block = sources, patch, block
-        self.axis_share, self.count = axis_share, blocks
+        self.axis_share, self.count, self.recorrupt = axis_share, blocks, recorrupt
         self.device, self.generator = device, generator
         self.next_slot = 0
         self.filling = 0  # how often the sources were filled
@@ -212,7 +215,10 @@ class BlockPool:
 
     def _make(self, recipe: BlockRecipe) -> Entry:
         source, filled = self.sources[recipe.tomogram], self.filled[recipe.tomogram]
-        block = make_block(source, recipe, self.block, device=self.device, slab_voxels=self.patch, filled=filled)
+        block = make_block(
+            source, recipe, self.block, device=self.device, slab_voxels=self.patch, filled=filled,
+            recorrupt=self.recorrupt,
+        )  # fmt: skip
         box = (self.patch,) * 3
         # The error is tapered and so spread by about one Fourier voxel of the patch: erode.
         seen = source.wedge.rotated(recipe.rotation).support(box, margin=1.0, device=self.device)

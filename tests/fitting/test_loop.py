@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,9 +51,11 @@ def tomogram(seed: int = 0, *, single: bool = False) -> Tomogram:
     return Tomogram("t", halves[0], halves[1], None, wedge)
 
 
-def loop(settings: FitSettings, tmp_path: Path, *, single: bool = False) -> Loop:
+def loop(
+    settings: FitSettings, tmp_path: Path, *, single: bool = False, init: GeneralRestorer | None = None
+) -> Loop:
     session = prepare(
-        [tomogram(single=single)], settings, device=torch.device("cpu"), scratch=tmp_path / "scratch", init=None
+        [tomogram(single=single)], settings, device=torch.device("cpu"), scratch=tmp_path / "scratch", init=init
     )
     return session.loop
 
@@ -101,15 +104,17 @@ def test_of_any_other_start_all_is_kept(tmp_path: Path) -> None:
     assert all(torch.allclose(after[name], value + 0.5) for name, value in before.items())
 
 
-@pytest.mark.parametrize("refills", [0, 1])
-def test_resume_is_bit_identical(refills: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("refills", "general"), [(0, False), (1, False), (1, True)])
+def test_resume_is_bit_identical(refills: int, general: bool, tmp_path: Path) -> None:
+    """Of two halves from the spectrum; and of a single volume, held to what the general restorer makes of it."""
     settings = replace(SMALL, refills=refills)
-    whole = loop(settings, tmp_path)
+    data: dict[str, Any] = {"single": True, "init": GeneralRestorer.bundled()} if general else {}
+    whole = loop(settings, tmp_path, **data)
     go(whole)
-    broken = loop(settings, tmp_path)
+    broken = loop(settings, tmp_path, **data)
     go(broken, until=6)  # later than the refill
     save_rotating(tmp_path / "ckpt", broken.state())
-    resumed = loop(settings, tmp_path)
+    resumed = loop(settings, tmp_path, **data)
     resumed.load_state(load_latest(tmp_path / "ckpt"))
     go(resumed)
     assert weights(whole).abs().max() > 0

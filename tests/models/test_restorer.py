@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,24 @@ def test_loss_sees_only_what_the_rotated_tomogram_measured() -> None:
     fitting, twice = once, hidden
     assert twice == pytest.approx(2 * loss_of_error(batch.seen & ~batch.kept), rel=1e-4)
     assert kept == pytest.approx(loss_of_error(batch.seen & batch.kept), rel=1e-4)
+
+
+def test_what_a_single_volume_cannot_teach_is_held_where_it_began() -> None:
+    wedge, box = MissingWedge((-45.0, 45.0)), (24, 24, 24)
+    generator = torch.Generator().manual_seed(0)
+    batch = batch_of(torch.randn(2, 1, *box, generator=generator), wedge, torch.eye(3))
+    moved, window = torch.randn(2, 1, *box, generator=generator), taper(box)
+    moved = irfft(rfft(moved * window) * batch.kept, box) / window  # under the taper: what is in the input too
+    restorer = Restorer(SPEC, spectra()).requires_grad_(False)
+    fitting = PairFitting(restorer, whitening(spectra()), anchor=lambda y: restorer(y) + moved)
+    for share in (0.0, 0.5):  # weight of the first patch's on what is in the input too; the second's counts in full
+        losses = fitting._losses(replace(batch, kept_weight=torch.tensor([share, 1.0])))
+        assert (float(losses["anchor"]) > 0) == (share == 0)
+    single = replace(batch, kept_weight=torch.zeros(2))
+    assert float(PairFitting(restorer, whitening(spectra()), anchor=restorer)._losses(single)["anchor"]) == 0
+    moved_target = replace(single, targets=single.targets + moved)
+    distances = [float(fitting.distance(moved, each, batch.weight)) for each in (single, moved_target)]
+    assert distances[0] == pytest.approx(distances[1], rel=1e-4)
 
 
 def test_whitening_makes_noise_of_every_shell_count_alike() -> None:

@@ -130,6 +130,19 @@ def test_recorruption_makes_a_single_volume_unbiased() -> None:
     assert abs(cross / own) < 0.05
 
 
+def test_a_single_volume_that_is_not_recorrupted_teaches_what_the_second_wedge_hides_alone() -> None:
+    generator = torch.Generator().manual_seed(2)
+    source = source_of(torch.randn(48, 48, 48, generator=generator), wedge=MissingWedge(), working_bin=1)
+    rotation = draw_recipe([source], generator=generator).rotation
+    recipe, sizes = BlockRecipe(0, (24.0, 24.0, 24.0), rotation), {"device": CPU, "slab_voxels": 32}
+    block = make_block(source, recipe, 32, **sizes, recorrupt=False)
+    assert block.kept_weight == 0
+    assert torch.equal(block.inputs, block.plain)
+    recorrupted = make_block(source, recipe, 32, **sizes)
+    assert recorrupted.kept_weight > 0
+    assert not torch.equal(recorrupted.inputs, recorrupted.plain)
+
+
 def small_pool(seed: int, blocks: int) -> BlockPool:
     volume = torch.randn(2, 40, 40, 40, generator=torch.Generator().manual_seed(0))
     source = source_of(volume[0], volume[1], wedge=MissingWedge(), working_bin=1)
