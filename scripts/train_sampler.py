@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import platform
 import statistics
@@ -18,14 +17,9 @@ from cryoaae.fitting.deviation_feed import DeviationFeed
 from cryoaae.io.atomic import write_text
 from cryoaae.io.checkpoint import load_latest
 from cryoaae.io.weights import digest
-from cryoaae.models.deviation_fitting import DeviationBatch, DeviationFitting, constant_draws, draws_of
+from cryoaae.models.deviation_fitting import DeviationFitting, constant_draws, draws_of
 from cryoaae.models.general import GeneralRestorer
 from cryoaae.nets.deviation import Deviation, DeviationSpec
-from cryoaae.physics.fourier import irfft, rfft
-from cryoaae.sampling.energy_score import energy_score
-
-# Multiples of the learned powers of foretold sizes that are tried in the end.
-SIZE_FACTORS = (1.0, 1.8, 2.5)
 
 
 @dataclass(frozen=True)
@@ -92,43 +86,13 @@ def held_out_scores(model: DeviationFitting, feed: DeviationFeed) -> dict[str, l
     }
 
 
-@torch.no_grad()
-def settle_sizes(model: DeviationFitting, feed: DeviationFeed) -> float:
-    """Take so many times the learned powers of foretold sizes as score best on scenes kept out; return how many.
-
-    Draws are scored as they are used: with the true size in every band and region. Before, their sizes weigh more than
-    their places, and in a short training the powers stay near where they began.
-    """
-    powers, scores = model.sampler.by_size, {}
-    learned = powers.clone()
-    for factor in SIZE_FACTORS:
-        powers.copy_(factor * learned)
-        scores[factor] = statistics.fmean(_sized_score(model, batch) for batch in feed.held_out())
-    best = min(scores, key=lambda factor: scores[factor])
-    powers.copy_(best * learned)
-    return best
-
-
-def _sized_score(model: DeviationFitting, batch: DeviationBatch) -> float:
-    """Energy score of single voxels, in the error's rms."""
-    functionals = model.functionals
-    draws, error = draws_of(model.sampler, batch) * functionals.taper, batch.error * functionals.taper
-    sized = torch.zeros_like(draws)
-    for support, window in itertools.product((batch.support, ~batch.support), functionals.by_band.windows):
-        drawn, true = (irfft(rfft(volume) * (window * support), error.shape[-3:]) for volume in (draws, error))
-        sized += drawn * (true.square().mean() / drawn.square().mean()).sqrt()
-    score = energy_score(sized.flatten(2)[..., None], error.flatten(1)[..., None]).mean()
-    return float(score / error.square().mean().sqrt())
-
-
 def write_sampler(settings: SamplerSettings, scenes: Sequence[Path], checkpoints: Path, target: Path) -> None:
     """Write the averaged weights of the last checkpoint; print how they do on scenes kept out."""
     model, feed = sampler_to_fit(settings, scenes)
     state = load_latest(checkpoints)
     model.load_state_dict(state["average"])
-    sizes = settle_sizes(model, feed)
     training = {
-        "sizes_times": sizes, "steps": int(state["step"]), "minutes": round(float(state["seconds"]) / 60, 1),
+        "steps": int(state["step"]), "minutes": round(float(state["seconds"]) / 60, 1),
         "machine": f"{platform.machine()} CPU", "scenes": int(state["feed"]["files"]), "settings": asdict(settings),
         "general": digest(dict(feed.general.state_dict()))[:16], "kept_out": held_out_scores(model, feed),
         "cryoaae": __version__,
