@@ -75,6 +75,7 @@ class FitConfig(BaseModel):
     prior_divergence: Literal["sinkhorn", "sliced"] = "sinkhorn"
     prior_features: Literal["wavelets", "random_convolutions"] = "wavelets"
     prior_bank: Annotated[int, Field(ge=128, le=16384)] = FitSettings.prior_bank
+    reference_steps: Annotated[int, Field(ge=0)] = FitSettings.reference_steps
     code_patch: Annotated[int, Field(ge=4, le=64)] = FitSettings.code_patch
     code_dim: Annotated[int, Field(ge=1, le=1024)] = FitSettings.code_dim
     latent_prior: Annotated[

@@ -1,19 +1,22 @@
 """What priors on structure and on codes give and cost, at a fixed budget of CPU-seconds, beside what they must beat.
 
-    benchmark_priors.py --list
+    benchmark_priors.py --dry-run
     benchmark_priors.py [NAME ...] [--again] [--confirm VARIANT ...]
+    benchmark_priors.py small/cryogen1/700 --trial 1
     benchmark_priors.py --table
 
-Screen: simulated tomograms of 96^3 voxels, 2 x 4 CPU-minutes, two seeds, every variant started as the default starts.
-A name is condition/variant/seed as --list prints it, or its beginning. Each run is a process of its own, so that its
-memory is its own; a row is appended to docs/benchmarks/priors.json when it is done, and the page priors.md is made from
-the rows. Finished runs are not made again, unless --again says that the method has changed; one that was killed in its
-fit starts that anew. Runs lie in benchmark_runs/priors. --confirm plans the default and the named variants on three
-conditions and three seeds that the screen has not seen.
+Screen: simulated tomograms of 96^3 voxels, 2 x 4 CPU-minutes, two seeds. Fits start from the general restorer, those
+with codes, which it has not, from the spectrum. A name is condition/variant/seed as --dry-run prints it, or its
+beginning. Each run is a process of its own, so that its memory is its own; a row is appended to
+docs/benchmarks/priors.json when it is done, and the page priors.md is made from the rows. Finished runs are not made
+again, unless --again says that the method has changed; one that was killed in its fit starts that anew. Runs lie in
+benchmark_runs/priors. --confirm plans the default and the named variants on three conditions and three seeds that the
+screen has not seen. --trial MINUTES goes the whole way with shorter fits, and keeps its rows and runs in
+benchmark_runs/priors/trial alone.
 
 The default is also changed in two ways that need no prior: its power brought to the signal's shell by shell, and noise
-added of the power that it lacks. Only what beats those counts as realism. How like structure an output looks is the
-proxy of `priors_proxy`.
+added of the power that it lacks. Only what beats those counts as realism. How like structure an output looks is told by
+`priors_judge`, which is learned once a condition, before the first row.
 """
 
 from __future__ import annotations
@@ -30,19 +33,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark_restoration import DEVICE, NEVER, evaluated, legs, nothing_from_nothing, nulls_of, restored, steps_of
-from benchmark_rows import append, provenance, read_rows
-from priors_proxy import (
-    OneTomogram,
-    amplitude_matched,
-    opened,
-    proxy_area,
-    signal_power,
-    tensor,
-    truth_and_smear,
-    with_matched_noise,
+from benchmark_restoration import (
+    CORES,
+    DEVICE,
+    NEVER,
+    evaluated,
+    legs,
+    nothing_from_nothing,
+    nulls_of,
+    restored,
+    steps_of,
 )
-from priors_table import AMPLITUDE, NOISE, PLAIN, ROWS, VARIANTS, done, table
+from benchmark_rows import append, provenance, read_rows
+from priors_judge import Judge, judge_of
+from priors_proxy import changed, opened, tensor, truth_and_smear
+from priors_table import AMPLITUDE, NOISE, PLAIN, ROWS, TRUTH, VARIANTS, done, of, table
 from restoration_conditions import CONDITIONS, FIRST_SEED, VOXEL_ANGSTROM, Data, Run, named, prepared
 from restoration_table import scores_of
 
@@ -50,13 +55,16 @@ import cryoaae
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import write_volume
-from cryoaae.models.restorer import Restorer
 
 RUNS, DATA = Path("benchmark_runs") / "priors", Path("benchmark_runs") / "restoration" / "data"
 SCREEN, SCREEN_SEEDS = "small", 2
 CONFIRMED, CONFIRM_SEEDS, FIRST_CONFIRM_SEED = ("full", "snr0.3", "defocus"), 3, 720
 # Steps of the two short fits that the pace is read from: a memory of patches is full enough to act on before them.
-PACE_STEPS = (20, 50)
+PACE_STEPS, TRIAL_STEPS = (20, 50), (2, 5)
+# What the nulls of a tomogram are recorded as; the default's row has them for all.
+BESIDE = ("nulls", "units", "input_signal_angstrom", "particles_noise")
+# CPU-minutes beside a budget, for the plan: measuring a pace; null tests and scores, with nulls; the judge.
+PACE_MINUTES, SCORING_MINUTES, JUDGE_MINUTES = 5, 2, 6
 
 
 def plan(confirm: Sequence[str] = ()) -> list[Run]:
@@ -74,13 +82,15 @@ def settings_of(run: Run, **changed: Any) -> FitSettings:
 # -- a run -------------------------------------------------------------------------------------------
 
 
-def pace_of(run: Run, data: Data, folder: Path, rows: Path, *, new: bool) -> dict[str, Any]:
+def pace_of(
+    run: Run, data: Data, folder: Path, rows: Path, *, new: bool, marks: Sequence[int] = PACE_STEPS
+) -> dict[str, Any]:
     """CPU-seconds of a step and of the rest, recorded on a machine like this one, or measured with two short fits."""
     machine = provenance()["machine"]
     known = [row for row in read_rows(rows) if row.get("pace") == run.pace and row["machine"] == machine]
     if new or not known:
         settings = settings_of(run, patience=NEVER)
-        short, longer = (next(legs(data, settings, [steps], folder / "pace")) for steps in PACE_STEPS)
+        short, longer = (next(legs(data, settings, [steps], folder / "pace")) for steps in marks)
         restoring = restored(data, longer.folder, folder / "pace" / "restored.mrc")
         rate = (longer.cpu_seconds - short.cpu_seconds) / (longer.steps - short.steps)
         known = [{
@@ -91,64 +101,81 @@ def pace_of(run: Run, data: Data, folder: Path, rows: Path, *, new: bool) -> dic
     return known[-1]
 
 
-def measure(run: Run, data: Data, steps: int, folder: Path) -> dict[str, Any]:
+def measure(run: Run, data: Data, steps: int, folder: Path, judge: Judge | None, rows: Path) -> dict[str, Any]:
     """Fit, restore, score; for the default also what it must be held against."""
-    settings, plain = settings_of(run), run.variant == PLAIN
+    settings = settings_of(run)
     (leg,) = legs(data, settings, [steps], folder)
     output = folder / "restored.mrc"
     restoring = restored(data, leg.folder, output)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     nothing = nothing_from_nothing(data, leg.folder, run.seed)
-    found = evaluated(data, output, baselines=True)
-    beside = nulls_of(found)
-    tomogram = opened(data, Restorer.load(leg.folder).spec.working_bin)
-    own = {"scores": scored(found["rows"][0], beside), "auc": proxy_area(tomogram, tensor(output), run.seed)}
+    entry, beside = scored_beside(run, data, output, rows)
+    volumes, known = {run.variant: tensor(output)}, truth_and_smear(data)
+    if run.variant == PLAIN:
+        volumes |= changed(data, volumes[PLAIN], run.seed) | known
+    areas = judge.areas(opened(data), known[TRUTH], volumes, run.seed) if judge else dict.fromkeys(volumes)
     codes = leg.folder / "codes.json"
     row = {
-        "condition": run.condition, "variant": run.variant, "seed": run.seed, "steps": leg.steps, **own,
+        "condition": run.condition, "variant": run.variant, "seed": run.seed, "steps": leg.steps,
+        "scores": scored(entry, beside), "auc": areas[run.variant],
         "nothing": nothing, "codes": json.loads(codes.read_text()) if codes.exists() else None,
         "cpu_seconds": round(leg.cpu_seconds + restoring), "memory_mib": round(memory), **beside, "data": data.facts,
         "settings": asdict(settings), "torch": torch.__version__, **provenance(),
     }  # fmt: skip
-    if plain:
-        row["beside"] = dict(held_against(data, output, folder, tomogram, beside, run.seed))
+    if run.variant == PLAIN:
+        row["beside"] = {name: {"auc": area} for name, area in areas.items() if name != PLAIN}
+        for name in (AMPLITUDE, NOISE):
+            row["beside"][name]["scores"] = scored_changed(data, volumes[name], folder / f"{name}.mrc", beside)
+        row["judge"] = judge.facts if judge else None
     return row
+
+
+def scored_beside(run: Run, data: Data, output: Path, rows: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores of a restoration, and what stands beside it: the nulls of a tomogram are the same for all its rows."""
+    plain = [row for row in of(read_rows(rows), run.condition, PLAIN) if row["seed"] == run.seed]
+    found = evaluated(data, output, baselines=not plain)
+    beside = {name: plain[0][name] for name in BESIDE} if plain else nulls_of(found)
+    return found["rows"][0], beside
 
 
 def scored(entry: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
     return scores_of(entry, units=beside["units"], curves=True)
 
 
-def held_against(
-    data: Data, output: Path, folder: Path, tomogram: OneTomogram, beside: Mapping[str, Any], seed: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The default changed without a prior, and what truth and smear look like to the proxy."""
-    made, (even, odd) = tensor(output), (tensor(path) for path in data.volumes.values())
-    signal, generator = signal_power(even, odd, data.wedge), torch.Generator().manual_seed(seed)
-    changed = {
-        AMPLITUDE: amplitude_matched(made, signal), NOISE: with_matched_noise(made, signal, data.wedge, generator),
-    }  # fmt: skip
-    for name, volume in changed.items():
-        path = folder / f"{name}.mrc"
-        write_volume(path, volume.numpy(), voxel_size_angstrom=VOXEL_ANGSTROM, overwrite=True)
-        found = cryoaae.evaluate(
-            path, wedge=data.wedge, truth=data.truth, **data.volumes, particles=data.particles, baselines=False
-        )
-        yield name, {"scores": scored(found["rows"][0], beside), "auc": proxy_area(tomogram, volume, seed)}
-    for name, volume in truth_and_smear(data).items():
-        yield name, {"auc": proxy_area(tomogram, volume, seed)}
+def scored_changed(data: Data, volume: torch.Tensor, path: Path, beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores of a changed default."""
+    write_volume(path, volume.numpy(), voxel_size_angstrom=VOXEL_ANGSTROM, overwrite=True)
+    found = cryoaae.evaluate(
+        path, wedge=data.wedge, truth=data.truth, **data.volumes, particles=data.particles, baselines=False
+    )
+    return scored(found["rows"][0], beside)
 
 
-def make(run: Run, rows: Path, *, again: bool) -> None:
+def make(run: Run, rows: Path, folder: Path, *, minutes: float, again: bool, marks: Sequence[int]) -> None:
     """Make a run of the plan and append its row; in the process that this is."""
-    folder = RUNS / run.name
     if again:
         shutil.rmtree(folder, ignore_errors=True)
+    # What undoes the contrast transfer shows the judge another transfer than real patches have.
+    judge = None if CONDITIONS[run.condition].defocus_um else judge_of(run.condition, RUNS)
     data = prepared(replace(run, variant="default"), DATA)
-    pace = pace_of(run, data, folder, rows, new=again)
-    steps = steps_of(CONDITIONS[run.condition].minutes[0], pace)
+    steps = steps_of(minutes, pace_of(run, data, folder, rows, new=again, marks=marks))
     print(f"{run.name}: {steps} steps", flush=True)
-    append(rows, measure(run, data, steps, folder))
+    append(rows, measure(run, data, steps, folder, judge, rows))
+
+
+def shown(wanted: Sequence[Run], rows: Path) -> Iterator[str]:
+    """The plan, what of it is done, and what the rest takes."""
+    left, known = 0.0, {row["pace"] for row in read_rows(rows) if "pace" in row}
+    for run in wanted:
+        stands = run.name in done(read_rows(rows))
+        minutes = CORES * CONDITIONS[run.condition].minutes[0] + SCORING_MINUTES
+        minutes += 0 if run.pace in known else PACE_MINUTES
+        if not stands:
+            left += minutes
+            known.add(run.pace)
+        state = "done" if stands else f"{minutes:.0f} CPU-minutes"
+        yield f"{run.name:<32}{state:<18}{VARIANTS[run.variant].title}; on {DEVICE}"
+    yield f"left: {left:.0f} CPU-minutes, and {JUDGE_MINUTES} for the judge of each condition that has none"
 
 
 def main() -> None:
@@ -156,27 +183,31 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="runs, or beginnings of their names; default: all")
     parser.add_argument("--again", action="store_true", help="make finished runs again, and measure their pace again")
     parser.add_argument("--confirm", nargs="*", default=[], choices=[name for name in VARIANTS if name != PLAIN])
-    parser.add_argument("--list", action="store_true", help="print the plan, and what is done")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, what is done and what the rest takes")
+    parser.add_argument("--trial", type=float, metavar="MINUTES", help="shorter fits; rows lie with the runs alone")
     parser.add_argument("--table", action="store_true", help="only make the page again")
     parser.add_argument("--here", action="store_true", help="make the one run that is named in this process")
     options = parser.parse_args()
-    wanted = plan(options.confirm)
-    wanted = named(wanted, options.names, parser)
-    if options.list:
-        for run in wanted:
-            state = "done" if run.name in done(read_rows(ROWS)) else "to do"
-            print(f"{run.name:<32}{state:<8}{VARIANTS[run.variant].title}; on {DEVICE}")
+    runs, rows = (RUNS / "trial", RUNS / "trial" / "rows.json") if options.trial else (RUNS, ROWS)
+    wanted = named(plan(options.confirm), options.names, parser)
+    if options.dry_run:
+        print(*shown(wanted, rows), sep="\n")
         return
     if options.here:
-        make(wanted[0], ROWS, again=options.again)
+        run = wanted[0]
+        minutes = options.trial or CONDITIONS[run.condition].minutes[0]
+        marks = TRIAL_STEPS if options.trial else PACE_STEPS
+        make(run, rows, runs / run.name, minutes=minutes, again=options.again, marks=marks)
         return
+    words = ["--again"] if options.again else []
+    words += ["--trial", str(options.trial)] if options.trial else []
+    words += ["--confirm", *options.confirm] if options.confirm else []
     for run in [] if options.table else wanted:
-        if options.again or run.name not in done(read_rows(ROWS)):
-            words = ["--again"] if options.again else []
-            words += ["--confirm", *options.confirm] if options.confirm else []
+        if options.again or run.name not in done(read_rows(rows)):
             subprocess.run([sys.executable, __file__, run.name, "--here", *words], check=True)
-            write_text(ROWS.with_suffix(".md"), table(read_rows(ROWS)))
-    write_text(ROWS.with_suffix(".md"), table(read_rows(ROWS)))
+            write_text(rows.with_suffix(".md"), table(read_rows(rows)))
+    if not options.trial:
+        write_text(ROWS.with_suffix(".md"), table(read_rows(ROWS)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from cryoaae.fitting.settings import FROM_SPECTRUM
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "priors.json"
 PLAIN, AMPLITUDE, NOISE, TRUTH, SMEARED = "none", "amplitude", "noise", "truth", "smeared"
+RESTORED, SCRATCH = "restored", "scratch"
 # The general restorer has no codes: what has them starts from the spectrum, and so does what it is held against.
 VOLUMETRIC = {
     **FROM_SPECTRUM, "network": "autoencoder", "widths": (16, 32, 64), "latent_prior": "mmd", "prior": "adversarial",
@@ -26,7 +27,7 @@ VARIANTS = {
     "volumetric": Variant("Volumetric, code by MMD", VOLUMETRIC),
     "volumetric-aae": Variant("Volumetric, code by a discriminator", VOLUMETRIC | {"latent_prior": "adversarial"}),
     "cryogen2-sliced": Variant("CryoGEN-II, sliced", {"prior": "transport", "prior_divergence": "sliced"}),
-    "scratch": Variant("None, from the spectrum", FROM_SPECTRUM),
+    SCRATCH: Variant("None, from the spectrum", FROM_SPECTRUM),
     "bottleneck-aae": Variant("Bottleneck AAE", {**FROM_SPECTRUM, "latent_prior": "adversarial"}),
     "bottleneck-wae": Variant("Bottleneck WAE", {**FROM_SPECTRUM, "latent_prior": "mmd"}),
 }
@@ -77,14 +78,15 @@ def table(rows: Rows) -> str:
     lines = [
         "# Priors: what they give and what they cost", "",
         "Made by `scripts/benchmark_priors.py` from `priors.json`. Every variant has the same CPU-seconds, restoring "
-        "included, and starts as the default does. Seen, lo, mid: Fourier correlation with the truth in the measured "
-        "region, and in the wedge in 0.01–0.08 and 0.08–0.16 cycles a voxel. Power: over the truth's, mean over the "
-        "shells of those bands, in the measured region and in the wedge. AUC: how well a small classifier tells real "
-        "patches from the output, turned and measured again (`scripts/priors_proxy.py`); 0.5 if it cannot, and the "
-        "truth's own is what can be had. One tomogram makes a weak judge: on a first of 96^3 voxels the power-matched "
-        "smear had 0.55 and the truth 0.48, on one of 64^3 without binning both 0.47. Lost, invented: particles by "
-        "matched filter. A prior counts as realism if its AUC is below those of the two changed defaults, "
-        "whose power was brought to the signal's with no prior at all.", "",
+        "included. Fits start from the general restorer; volumetric ones and those with a prior on codes, which it "
+        "has not, from the spectrum, and are held against `None, from the spectrum`. Seen, lo, mid: Fourier "
+        "correlation with the truth in the measured region, and in the wedge in 0.01–0.08 and 0.08–0.16 cycles a "
+        "voxel. Power: over the truth's, mean over the shells of those bands, in the measured region and in the "
+        "wedge. AUC: how well the output, turned and measured again, is told from the truth treated likewise, by a "
+        "classifier that learned on six other phantoms (`scripts/priors_judge.py`); 0.5 if it is not, less if it "
+        "looks truer than the truth. Lost, invented: particles by matched filter. A prior counts as realism if its "
+        "AUC is nearer to 0.5 than those of the two changed defaults, whose power was brought to the signal's with "
+        "no prior at all.", "",
     ]  # fmt: skip
     for condition in CONDITIONS:
         lines += condition_section(rows, condition)
@@ -149,21 +151,36 @@ def cost(title: str, each: Rows) -> str:
 
 def judged(own: Mapping[str, Rows]) -> list[str]:
     """For each prior: whether it is more like structure than the rows to beat, and what it costs, paired by seed."""
-    plain = {row["seed"]: row for row in own.get(PLAIN, [])}
-    lines = []
+    by_seed = {name: {row["seed"]: row for row in each} for name, each in own.items()}
+    plain, lines = by_seed.get(PLAIN, {}), []
     for name, each in own.items():
-        paired = [(row, plain[row["seed"]]) for row in each if row["seed"] in plain]
-        if name == PLAIN or not paired:
+        beside = by_seed.get(start_of(name), {})
+        paired = [(row, beside[row["seed"]]) for row in each if row["seed"] in beside and row["seed"] in plain]
+        if name in (PLAIN, SCRATCH) or not paired:
             continue
-        to_beat = [min(none["beside"][other]["auc"] for other in (AMPLITUDE, NOISE)) for _, none in paired]
-        beaten = [row["auc"] < least for (row, _), least in zip(paired, to_beat, strict=True)]
+        beaten = [nearer_than_changed(row, plain[row["seed"]]) for row, _ in paired]
         low = [row["scores"]["low"] - none["scores"]["low"] for row, none in paired]
         lost = [none["scores"]["cc"] - row["scores"]["cc"] for row, none in paired]
         nearer = "nearer to structure than both changed defaults"
         realism = nearer if all(beaten) else "no realism beyond the rows to beat"
+        realism = realism if None not in beaten else "not judged"
         loss = f"cc falls by {mean(lost):.3f}" if mean(lost) > LOSS else "cc within 0.01"  # type: ignore[operator]
         lines.append(f"- {VARIANTS[name].title}: {realism}; lo {mean(low):+.3f}, {loss} ({len(paired)} paired).")
     return lines
+
+
+def start_of(variant: str) -> str:
+    """The variant without a prior that starts where a variant does."""
+    return SCRATCH if VARIANTS[variant].settings.get("start") == FROM_SPECTRUM["start"] else PLAIN
+
+
+def nearer_than_changed(row: Mapping[str, Any], plain: Mapping[str, Any]) -> bool | None:
+    """Whether a row's AUC is nearer to 0.5 than those of both changed defaults; None where there is no judge."""
+    areas = [row["auc"], *(plain["beside"][other]["auc"] for other in (AMPLITUDE, NOISE))]
+    if None in areas:
+        return None
+    own, *to_beat = (abs(area - 0.5) for area in areas)
+    return bool(own < min(to_beat))
 
 
 def _cell(value: float | None) -> str:

@@ -27,8 +27,17 @@ def command(
         int | None, typer.Option("--step", help="Working voxels between places; default: a third of a patch.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option("--by", help="prior or code; default: the run's prior on structure, if it has one.")
+        str | None,
+        typer.Option("--by", help="prior, code or reference; default: the run's prior on structure, if it has one."),
     ] = None,
+    descend: Annotated[
+        Path | None,
+        typer.Option(
+            "--descend", metavar="MRC", help="Also move it to where data and prior are met best (a MAP), and write it."
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Of the descent, at most.")] = 30,
+    weight: Annotated[float, typer.Option("--weight", help="Of the prior in the descent; 0 is a Wiener filter.")] = 1.0,
     seed: o.Seed = 0,
     voxel_size: o.VoxelSize = None,
     allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
@@ -45,8 +54,12 @@ def command(
 ) -> None:
     """Map where a restoration looks unlike anything measured, by the prior or the codes of its model."""
     from cryoaae.restoration.energy import EnergyOptions, energy, plan_energy
+    from cryoaae.restoration.energy_descent import told_of
 
-    chosen = EnergyOptions(turns=turns, step=step, seed=seed, device=device, allow_scale=allow_scale, by=by)
+    chosen = EnergyOptions(
+        turns=turns, step=step, seed=seed, device=device, allow_scale=allow_scale, by=by, descend=descend, steps=steps,
+        weight=weight,
+    )
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     if dry_run:
         lines = plan_energy(
@@ -67,4 +80,7 @@ def command(
             "real ones"
         )
         progress.message(f"wrote {output}")
+        if "descent" in result:
+            progress.message(told_of(result["descent"]))
+            progress.message(f"wrote {descend}: not the mean, nor a draw")
     o.show(result, as_json=as_json)

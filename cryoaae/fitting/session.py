@@ -117,7 +117,7 @@ def check_tomogram(tomogram: Tomogram, settings: FitSettings) -> None:
     InputError
     """
     shown_wedge(tomogram.name, tomogram.wedge, settings.hold_out_deg)
-    if settings.prior != "none":
+    if settings.prior != "none" or settings.reference_steps:
         require_halves(tomogram.name, tomogram.single is None)
 
 

@@ -86,6 +86,9 @@ class FitSettings:
         What transport compares of a patch.
     prior_bank : int
         Patches of either cloud that transport remembers.
+    reference_steps : int
+        Steps, after the fit, of a discriminator that learns to tell real patches from a Gaussian of their spectrum,
+        for `cryoaae energy --by reference` and `--descend`; 0: none.
     code_patch, code_dim : int, int
         Edge of the autoencoder's patches in working voxels; length of its codes, or of those at a U-Net's coarsest
         level, which it has with a latent prior alone.
@@ -133,6 +136,7 @@ class FitSettings:
     prior_divergence: str = "sinkhorn"
     prior_features: str = "wavelets"
     prior_bank: int = 2048
+    reference_steps: int = 0
     code_patch: int = 16
     code_dim: int = 64
     latent_prior: str = "none"

@@ -1,4 +1,4 @@
-"""What gives patches energies, as a fit left it: a prior on structure, or distances of codes; a file each."""
+"""What gives patches energies, as a fit left it: a prior on structure, one of its own, or distances of codes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from cryoaae.errors import InputError
 from cryoaae.io.weights import load_weights, save_weights
 from cryoaae.matching.code_distance import CodeDistance
 from cryoaae.matching.referee import Referee
+from cryoaae.matching.reference import ReferenceReferee
 from cryoaae.matching.transport import Transport
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
 
 FORMAT, VERSION = "cryoaae-energy", 1
-FILE, CODES_FILE = "energy.safetensors", "codes.safetensors"
+FILE, CODES_FILE, REFERENCE_FILE = "energy.safetensors", "codes.safetensors", "reference.safetensors"
 # What an energy may be read from, its file, and the fit that leaves one.
 READERS = {
     "prior": (FILE, "prior on structure", "`cryoaae fit --prior adversarial` or `--prior transport`"),
     "code": (CODES_FILE, "codes", "`cryoaae fit --preset volumetric` or `--set latent_prior=adversarial`, on halves"),
+    "reference": (REFERENCE_FILE, "prior of its own", "`cryoaae fit --set reference_steps=600`, on halves"),
 }
 
 
@@ -41,6 +43,7 @@ def _referee(**network: Any) -> Referee:
 
 KINDS: dict[str, Callable[..., Any]] = {
     Referee.kind: _referee, Transport.kind: Transport, CodeDistance.kind: CodeDistance,
+    ReferenceReferee.kind: ReferenceReferee.made,
 }  # fmt: skip
 
 
@@ -63,7 +66,7 @@ def load_energy(run: Path, by: str | None = None) -> tuple[Any, dict[str, Any]]:
     Parameters
     ----------
     run : path
-    by : {"prior", "code"}, optional
+    by : {"prior", "code", "reference"}, optional
         Default: the prior on structure, or distances of codes where there is none.
 
     Raises

@@ -31,7 +31,14 @@ from cryoaae.patches.pairs import sampled
 from cryoaae.patches.source import TomogramSource
 from cryoaae.patches.turning import Turner
 from cryoaae.physics.fourier import irfft, rfft
-from cryoaae.physics.rotation import OVERSAMPLING, random_rotations, reflect_positions, sample_positions
+from cryoaae.physics.resample import band_limit
+from cryoaae.physics.rotation import (
+    OVERSAMPLING,
+    quarter_turned,
+    random_rotations,
+    reflect_positions,
+    sample_positions,
+)
 from cryoaae.physics.wedge import MissingWedge
 
 # Working voxels at the tomogram's faces that no patch holds: reconstructions end there.
@@ -76,15 +83,26 @@ class CloudDraw:
 
 def blocks_at(volumes: Sequence[Tensor], draw: CloudDraw, block: int) -> Tensor:
     """Blocks (b, 1, n, n, n) of volumes (z, y, x), one a tomogram, where a draw has its own; faces reflect."""
-    rows = []
-    for tomogram, centre in zip(draw.tomogram.tolist(), draw.centre_zyx.tolist(), strict=True):
-        volume = volumes[tomogram]
-        z, y, x = (
-            _reflected(torch.arange(c - block // 2, c - block // 2 + block), n)
-            for c, n in zip(centre, volume.shape, strict=True)
-        )
-        rows.append(volume[z[:, None, None], y[:, None], x])
+    rows = [
+        volumes[tomogram][_voxels(centre, block, volumes[tomogram].shape)]
+        for tomogram, centre in zip(draw.tomogram.tolist(), draw.centre_zyx.tolist(), strict=True)
+    ]
     return torch.stack(rows)[:, None]
+
+
+def add_blocks(total: Tensor, blocks: Tensor, draw: CloudDraw) -> None:
+    """Add blocks (b, 1, n, n, n) to a volume (z, y, x) where a draw has its own: the adjoint of `blocks_at`."""
+    for block, centre in zip(blocks[:, 0], draw.centre_zyx.tolist(), strict=True):
+        total.index_put_(_voxels(centre, block.shape[-1], total.shape), block, accumulate=True)
+
+
+def _voxels(centre_zyx: Sequence[int], block: int, shape_zyx: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Index of a block of a volume."""
+    z, y, x = (
+        _reflected(torch.arange(c - block // 2, c - block // 2 + block), n)
+        for c, n in zip(centre_zyx, shape_zyx, strict=True)
+    )
+    return z[:, None, None], y[:, None], x
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
@@ -142,15 +160,19 @@ class Microscope:
     def __call__(self, restored: Tensor, draw: CloudDraw) -> Tensor:
         """Turn, measure, add noise: (b, 1, n, n, n) on the working grid to (b, 1, p, p, p), differentiable."""
         shape = (self.block,) * 3
-        turned = [
-            Turner(shape, rotation, device=x.device)(x[0])
-            for x, rotation in zip(restored, draw.rotations, strict=True)
-        ]
+        turned = [_turned(x[0], rotation) for x, rotation in zip(restored, draw.rotations, strict=True)]
         transfer = self._transfers[self._kind[draw.tomogram].to(self._transfers.device)]
         seen = irfft(rfft(torch.stack(turned)) * transfer, shape)
         start = self.block // 2 - self.patch // 2
         cut = slice(start, start + self.patch)
         return settled(seen[:, None, cut, cut, cut] + draw.noise)
+
+
+def _turned(block: Tensor, rotation: Tensor) -> Tensor:
+    """A block (n, n, n) turned about voxel n // 2, in the band that any turn keeps; a quarter turn samples nothing."""
+    if torch.equal(rotation, rotation.round()):
+        return band_limit(quarter_turned(block, rotation))
+    return Turner(block.shape, rotation, device=block.device)(block)
 
 
 class Clouds:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.blocks import Convolution
@@ -64,8 +65,13 @@ class MultiScaleDiscriminator(nn.Module):
 
     def __init__(self, scales: int = 1, widths: Sequence[int] = (16, 32, 64), *, spectral: bool = False) -> None:
         super().__init__()
-        self.settings = {"scales": scales, "widths": list(widths), "spectral": spectral}
+        self.settings: dict[str, Any] = {"scales": scales, "widths": list(widths), "spectral": spectral}
         self.scales = nn.ModuleList(PatchDiscriminator(widths, spectral=spectral) for _ in range(scales))
+
+    @property
+    def neighbourhood(self) -> int:
+        """Edge in voxels of what a logit of the finest scale sees."""
+        return int(2 ** (len(self.settings["widths"]) + 1) - 1)
 
     def forward(self, patches: Tensor) -> list[Tensor]:
         """(b, 1, z, y, x) -> logits (b, places) of every scale."""

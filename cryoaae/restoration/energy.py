@@ -16,10 +16,12 @@ from cryoaae.io.mrc import create_volume, open_volume
 from cryoaae.io.project import Tomogram, open_tomogram
 from cryoaae.matching.code_distance import CodeDistance
 from cryoaae.matching.frozen import load_energy
+from cryoaae.matching.reference import ReferenceReferee
 from cryoaae.matching.structure import Clouds, Microscope, require_halves
 from cryoaae.models.restorer import Restorer
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.patches.source import prepare_source
+from cryoaae.restoration.energy_descent import Place, descended
 from cryoaae.restoration.energy_map import EnergyMap, energy_map
 from cryoaae.restoration.engine import FACE_PAD
 from cryoaae.restoration.fitted_on import check_voxel_size, resolve_with_model
@@ -46,9 +48,15 @@ class EnergyOptions:
         ``auto``, ``cpu`` or ``cuda[:i]``.
     allow_scale : bool
         Accept a voxel size that differs from the one the model was fitted on.
-    by : {"prior", "code"}, optional
-        What says how unusual a patch is: the prior on structure of the fit, or the distance of its codes from those
-        of real patches. Default: the prior, where there is one.
+    by : {"prior", "code", "reference"}, optional
+        What says how unusual a patch is: the prior on structure of the fit, the distance of its codes from those
+        of real patches, or its prior of its own. Default: the last to descend, else the first, where there is one.
+    descend : path, optional
+        Where to write the restoration moved to a mode of data, reference and prior of its own (`descended`).
+    steps : int
+        Of the descent, at most.
+    weight : float
+        Of what the prior of its own adds to data and reference in the descent; 1: every voxel counts once.
     """
 
     turns: int = 8
@@ -57,11 +65,23 @@ class EnergyOptions:
     device: str = "auto"
     allow_scale: bool = False
     by: str | None = None
+    descend: Path | None = None
+    steps: int = 30
+    weight: float = 1.0
+
+    @property
+    def reader(self) -> str | None:
+        """What is asked for an energy, see `by`."""
+        return "reference" if self.by is None and self.descend is not None else self.by
 
     def __post_init__(self) -> None:
-        for name, value in (("--turns", self.turns), ("--step", self.step)):
+        if self.descend is not None and self.reader != "reference":
+            raise InputError("--descend", f"is down a prior of its own, not by {self.by}", "leave --by out")
+        for name, value in (("--turns", self.turns), ("--step", self.step), ("--steps", self.steps)):
             if value is not None and value < 1:
                 raise InputError(name, f"{value} is too few", "give 1 or more")
+        if not 0 <= self.weight < float("inf"):
+            raise InputError("--weight", f"{self.weight} is no weight", "give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,8 @@ def energy(
     output : path
         The map (MRC): energy less the mean energy of real patches. Of an adversarial prior in nats, minus the log
         density ratio; of transport in squared units of whitened features, the first variation of the divergence; of
-        codes their squared distance from those of real patches, by the variance along each axis.
+        codes their squared distance from those of real patches, by the variance along each axis; of a prior of its own
+        in nats, as of an adversarial one.
     model : path
         Run folder of a fit with a prior on structure, or of one with codes.
     even, odd : paths
@@ -120,7 +141,8 @@ def energy(
     -------
     dict
         "path", "prior" (its kind, or "code"), "mean", "highest", "lowest" of the map, "real_sd" of a single real
-        patch, "unusual": share of patches above all but 1 % of real ones.
+        patch, "unusual": share of patches above all but 1 % of real ones; after a descent also "descent"
+        (`energy_descent.descended`).
 
     Raises
     ------
@@ -169,7 +191,17 @@ def energy(
         with create_volume(output, shape, like=work.restored, label=label, overwrite=overwrite) as out:
             grid = found.on_grid(core, frame.working_zyx)
             from_working(grid, out, frame, Normalisation(0.0, 1.0), scratch=scratch, check=check)
-    return _summary(found, output, work.spec)
+        result = _summary(found, output, work.spec)
+        if chosen.descend is not None:
+            halves = [to_working(volume, frame, normalisation, scratch=scratch, check=check) for volume in volumes]
+            place = Place(frame, core, normalisation, scratch, check)
+            told.start("descending", 1.0, "")
+            result["descent"] = descended(
+                work.tomogram, work.restored, whole, halves, work.matcher, clouds, microscope, place, chosen.descend,
+                turns=chosen.turns, steps=chosen.steps, weight=chosen.weight, advance=advance, overwrite=overwrite,
+            )  # fmt: skip
+            told.finish()
+    return result
 
 
 def plan_energy(
@@ -198,14 +230,18 @@ def plan_energy(
     chosen = options or EnergyOptions()
     work = _checked(Path(restored), Path(output), Path(model), geometry, chosen, opening or {}, overwrite=overwrite)
     step = _step(chosen, work.spec)
-    return [
+    lines = [
         f"would map the energy of {restored} by {_reader(work.spec)} of {model}: {chosen.turns} turns at "
         f"places {step} working voxels apart -> {output}"
     ]
+    if chosen.descend is not None:
+        lines.append(f"would move it to a mode, in {chosen.steps} steps at most -> {chosen.descend}")
+    return lines
 
 
 def _reader(spec: dict[str, Any]) -> str:
-    return "the codes" if spec["kind"] == CodeDistance.kind else f"the {spec['kind']} prior"
+    words = {CodeDistance.kind: "the codes", ReferenceReferee.kind: "the prior of its own"}
+    return words.get(spec["kind"], f"the {spec['kind']} prior")
 
 
 def _step(options: EnergyOptions, spec: dict[str, Any]) -> int:
@@ -223,14 +259,17 @@ def _checked(
     overwrite: bool,
 ) -> _Work:
     """Open everything and refuse what cannot be mapped, before any work."""
-    matcher, spec = load_energy(run, options.by)
+    matcher, spec = load_energy(run, options.reader)
     restorer = Restorer.load(run)
     if spec["kind"] == CodeDistance.kind:
         matcher.look_through(restorer.to(choose_device(options.device)).codes)
     items = resolve_with_model((), restorer, geometry, opening)
     if len(items) > 1:
         raise InputError(restored, f"one restoration for {len(items)} tomograms", "give the halves of one")
-    check_output(output, [restored, *items[0].paths], overwrite=overwrite)
+    taken = [restored, *items[0].paths]
+    check_output(output, taken, overwrite=overwrite)
+    if options.descend is not None:
+        check_output(options.descend, [output, *taken], overwrite=overwrite)
     volume = open_volume(restored, **opening)
     tomogram = open_tomogram(items[0], **opening)
     require_halves(tomogram.name, tomogram.single is None)

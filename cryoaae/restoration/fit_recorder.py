@@ -23,7 +23,10 @@ from cryoaae.io.atomic import write_bytes, write_text
 from cryoaae.io.checkpoint import save_rotating
 from cryoaae.matching.frozen import CODES_FILE as CODES
 from cryoaae.matching.frozen import FILE as ENERGY
+from cryoaae.matching.frozen import REFERENCE_FILE as REFERENCE
 from cryoaae.matching.frozen import save_energy
+from cryoaae.matching.reference import learn_reference
+from cryoaae.matching.structure import Clouds
 from cryoaae.models.restorer import Restorer
 from cryoaae.models.structure_prior import StructurePrior
 from cryoaae.runs.folder import RunFolder
@@ -90,6 +93,8 @@ class Recorder:
             self.loop.model.save_energy(self.folder.path / ENERGY)
         if restorer.code_dim:
             self._report_codes(restorer)
+        if self.settings.reference_steps:
+            self._learn_reference()
         restorer.save(self.folder.path / "model.safetensors")
         self._report(reason, rows, losses)
 
@@ -102,6 +107,24 @@ class Recorder:
             save_energy(self.folder.path / CODES, distance, **sizes)
         words = "code unused: " if found["unused"] else ""
         self.progress.message(f"{words}the output changes by {found['use']:.1%} when patches exchange their codes")
+
+    def _learn_reference(self) -> None:
+        """Learn how real patches differ from a Gaussian of their spectrum, and keep what tells them apart."""
+        settings, pool = self.settings, self.session.feed.pool
+        sizes = {"patch": settings.prior_patch, "block": settings.patch_size}
+        generator = torch.Generator().manual_seed(settings.seed)
+        clouds = Clouds(pool.sources, **sizes, generator=generator, device=pool.device)
+        power = torch.stack([spectra.signal for spectra in self.session.spectra]).mean(dim=0)
+        self.progress.start("learning how real patches differ from their spectrum", 1.0, "")
+        judge = learn_reference(clouds, power, steps=settings.reference_steps, advance=self._on_reference)
+        self.progress.finish()
+        save_energy(self.folder.path / REFERENCE, judge, **sizes)
+        told = float(judge.accuracy)
+        self.progress.message(f"a Gaussian of the same spectrum is told from real patches in {told:.0%} of them")
+
+    def _on_reference(self, share: float) -> None:
+        self.progress.advance(share)
+        check_together(self.progress, self.device)
 
     def _limit(self) -> str:
         steps, minutes = self.settings.steps, self.settings.minutes

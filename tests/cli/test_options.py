@@ -27,7 +27,7 @@ WANTED = {
     "restore": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--halves", "--keep-measured", "--model"}
     | {"--uncertainty", "--draws", "--seed"},
     "sample": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--model", "--draws", "--seed"}
-    | {"--sampler", "--modes", "--keep-draws", "--turns"},
+    | {"--sampler", "--modes", "--keep-draws", "--turns", "--gamma", "--temper", "--region", "--at", "--structure"},
     "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg"},
     "evaluate": OF_WORK | {"-o", "--even", "--odd", "--tilts", "--truth", "--baselines"},
     "energy": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--turns", "--step"},

@@ -130,8 +130,10 @@ def fitted(tiny: Path, tiny_settings: list[str], tmp_path_factory: pytest.TempPa
     halves = ["--even", str(tiny / "t_EVN.mrc"), "--odd", str(tiny / "t_ODD.mrc")]
     quick = [*tiny_settings, "--set", "presence=false", "--set", "refills=0", "--steps", "3", "-q"]
     least, matching.LEAST = matching.LEAST, 8
-    for prior in ("none", *PRIORS):
+    for prior in ("none", *PRIORS, "reference"):
         kept = ["--set", "prior_bank=128", "--prior", prior]
+        if prior == "reference":
+            kept = ["--set", "reference_steps=6"]
         assert run(["fit", *halves, "--tilts", str(tiny / "t.tlt"), "-o", str(folder / prior), *quick, *kept]) == 0
     matching.LEAST = least
     out = str(folder / "restored.mrc")
@@ -170,6 +172,33 @@ def test_the_map_has_the_grid_and_header_of_the_restoration(
         assert np.array_equal(one.data, other.data)
 
 
+def test_a_descent_lowers_the_energy_and_leaves_what_the_working_grid_does_not_hold(
+    fitted: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    down = tmp_path / "map.mrc"
+    words = [*command(fitted, tmp_path / "energy.mrc", model="reference"), "--descend", str(down), "--steps", "3"]
+    assert run([*words, "--dry-run"]) == 0
+    assert "mode" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    assert run([*words, "--json", "-q"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    found = result["descent"]
+    assert result["prior"] == "reference"
+    assert found["energies"][-1] < found["energies"][0]
+    assert sorted(found["energies"], reverse=True) == found["energies"]
+    begun, linear, ended = found["misfit"]
+    assert linear < 1
+    assert ended < max(1.0, begun)
+    with mrcfile.open(down) as made, mrcfile.open(fitted["folder"] / "restored.mrc") as restored:
+        assert made.data.shape == restored.data.shape
+        assert made.voxel_size == restored.voxel_size
+        moved = made.data.astype(float) - restored.data
+        assert 0 < moved.std() < 2 * restored.data.std()
+        k = np.abs(np.fft.fftn(moved))
+        freq = np.linalg.norm(np.meshgrid(*(np.fft.fftfreq(n) for n in moved.shape), indexing="ij"), axis=0)
+        assert (k[freq > 0.55] ** 2).sum() < 0.01 * (k**2).sum(), "corners of the grid stay as they are"
+
+
 def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     fitted: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +216,9 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
         "shape": command(fitted, out, model="transport", restored=tmp_path / "small.mrc"),
         "missing.mrc": command(fitted, out, model="transport", restored="missing.mrc"),
         "--turns": [*command(fitted, out, model="transport"), "--turns", "0"],
+        "no prior of its own; .*reference_steps": [*command(fitted, out, model="transport"), "--descend", str(out)],
+        "not by prior": [*command(fitted, out, model="transport"), "--by", "prior", "--descend", str(out)],
+        "--steps": [*command(fitted, out, model="reference"), "--by", "reference", "--steps", "0"],
         "also an input": command(fitted, fitted["even"], model="transport"),
         "does not exist": command(fitted, tmp_path / "no" / "map.mrc", model="transport"),
     }

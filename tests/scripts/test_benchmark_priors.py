@@ -6,12 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from cryoaae.config import load_fit_config
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.mrc import write_volume
-from cryoaae.matching.structure import Clouds
 from cryoaae.metrics.fsc import correlation
 from cryoaae.physics.fourier import irfft, multiplicity, rfft, shell_index, shell_sum
 from cryoaae.physics.wedge import MissingWedge
@@ -20,6 +20,7 @@ conditions = import_module("restoration_conditions")
 page = import_module("priors_table")
 proxy = import_module("priors_proxy")
 benchmark = import_module("benchmark_priors")
+judging = import_module("priors_judge")
 WEDGE = MissingWedge((-60.0, 60.0))
 
 
@@ -52,6 +53,11 @@ def test_a_prior_counts_as_realism_only_below_both_changed_defaults() -> None:
     assert "| Truth | 1 | – | – | – | – | – | – | 0.550 | – | – |" in text
     # Of eight shells the middles of three lie in the bands.
     assert "| None | 1 | 0.700 | 0.700 | 0.700 | 0.700 | 0.800 | 0.400 | 0.800 | 2.0 | 4.0 |" in text
+
+
+def test_what_looks_truer_than_the_truth_is_as_far_from_it() -> None:
+    assert "- CryoGEN-I: no realism" in page.table([row("none", 0.8), row("cryogen1", 0.3)])
+    assert "- CryoGEN-I: nearer" in page.table([row("none", 0.8), row("cryogen1", 0.4)])
 
 
 def test_one_seed_that_fails_is_enough_and_only_pairs_count() -> None:
@@ -121,17 +127,74 @@ def test_matched_noise_fills_what_is_lacking_where_it_is_lacking() -> None:
     assert float(powers(made - restored, measured)[6:].max()) < 0.3 * float(signal[6:].mean())
 
 
-def test_sides_share_no_voxel(tmp_path: Path) -> None:
+def phantom(folder: Path, halves_: tuple[torch.Tensor, ...]) -> Any:
+    """A tomogram's files as the benchmark has them."""
     files = {}
-    for name, volume in zip(("even", "odd"), halves()[1:], strict=True):
-        files[name] = tmp_path / f"{name}.mrc"
+    for name, volume in zip(("even", "odd"), halves_, strict=True):
+        files[name] = folder / f"{name}.mrc"
         write_volume(files[name], volume.numpy(), voxel_size_angstrom=10.0)
-    (tmp_path / "tilts.tlt").write_text("".join(f"{tilt}\n" for tilt in range(-60, 61, 3)))
-    data = conditions.Data(files, tmp_path, tmp_path / "tilts.tlt", tmp_path, {})
-    tomogram = proxy.opened(data, working_bin=1)
-    reached = []
-    for side in tomogram.sides:
-        clouds = Clouds([side], patch=proxy.PATCH, block=proxy.BLOCK, generator=torch.Generator().manual_seed(0))
-        centres = torch.stack([clouds._place()[2] for _ in range(60)])[:, 1]
-        reached.append((int(centres.min()) - proxy.PATCH // 2, int(centres.max()) + proxy.PATCH // 2))
-    assert reached[0][1] <= reached[1][0], "along the tilt axis"
+    (folder / "tilts.tlt").write_text("".join(f"{tilt}\n" for tilt in range(-60, 61, 3)))
+    return conditions.Data(files, folder, folder / "tilts.tlt", folder, {})
+
+
+def test_a_judge_is_kept_and_gives_the_same_areas_to_all_rows_of_a_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, *both = halves(80)
+    tomogram = proxy.opened(phantom(tmp_path, tuple(both)))
+    torch.manual_seed(0)
+    network = judging.PatchDiscriminator()
+    monkeypatch.setattr(judging, "_learned", lambda *_: judging.Judge(network, {"condition": "small", "check": []}))
+    made = judging.judge_of("small", tmp_path)
+    assert made.facts["check"] == []
+    monkeypatch.delattr(judging, "_learned")
+    kept = judging.judge_of("small", tmp_path)
+    monkeypatch.setattr(judging, "OWN_BLOCKS", 12)
+    volumes = {"one": truth, "other": truth, "empty": 0 * truth}
+    found = kept.areas(tomogram, truth, volumes, seed=3)
+    assert found["one"] == found["other"] == made.areas(tomogram, truth, {"one": truth}, seed=3)["one"]
+    assert found["empty"] != found["one"]
+
+
+def test_the_judge_learns_on_seeds_that_no_row_is_scored_on() -> None:
+    learned = range(judging.FIRST_SEED, judging.FIRST_SEED + judging.LEARNED_ON + judging.CHECKED_ON)
+    scored = {run.seed for run in benchmark.plan(["cryogen1"])}
+    assert not scored & set(learned)
+    assert page.SMEARED in judging.LEARNED_FROM
+    assert not {page.AMPLITUDE, page.NOISE} & set(judging.LEARNED_FROM), "what a prior must beat it has not met"
+
+
+def test_the_plan_says_what_is_left_and_nulls_of_a_tomogram_are_taken_from_the_defaults_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.json"
+    wanted = benchmark.plan()[:3]
+    *lines, last = benchmark.shown(wanted, rows)
+    assert [line.split()[0] for line in lines] == [run.name for run in wanted]
+    assert all("CPU-minutes" in line for line in lines)
+    benchmark.append(rows, row("none", 0.8) | {name: {"of": name} for name in benchmark.BESIDE})
+    assert " done " in next(benchmark.shown(wanted, rows))
+    assert int(list(benchmark.shown(wanted, rows))[-1].split()[1]) < int(last.split()[1])
+    asked = []
+
+    def evaluated(_data: Any, _output: Path, *, baselines: bool) -> dict[str, Any]:
+        asked.append(baselines)
+        return {"rows": ["scores"]}
+
+    monkeypatch.setattr(benchmark, "evaluated", evaluated)
+    run = conditions.Run("small", "cryogen1", 700)
+    assert benchmark.scored_beside(run, None, tmp_path, rows) == (
+        "scores", {name: {"of": name} for name in benchmark.BESIDE}
+    )  # fmt: skip
+    assert asked == [False]
+
+
+def test_a_prior_from_the_spectrum_is_held_against_the_fit_from_the_spectrum() -> None:
+    rows = [row("none", 0.8), row("scratch", 0.8, low=0.5), row("volumetric", 0.5, low=0.55)]
+    assert "- Volumetric, code by MMD: nearer to structure than both changed defaults; lo +0.050" in page.table(rows)
+    assert "- Volumetric" not in page.table([row("none", 0.8), row("volumetric", 0.5)])
+
+
+def test_without_a_judge_nothing_is_called_realism() -> None:
+    rows = [row("none", 0.8) | {"auc": None}, row("cryogen1", 0.6) | {"auc": None}]
+    assert "- CryoGEN-I: not judged" in page.table(rows)
