@@ -44,10 +44,11 @@ from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.draw_sources import TURNS, covering, covering_axes
-from cryoaae.restoration.draw_store import ERRORS, DrawStore
+from cryoaae.restoration.draw_store import ERRORS, FARED, DrawStore
 from cryoaae.restoration.found_errors import FoundErrors, chessboard, find_errors, measured_table
 from cryoaae.restoration.held_out import Key, cells, half_noise, hide_tilts, scored_cells
 from cryoaae.restoration.placement import LocalError, evened, uneven
+from cryoaae.restoration.plain import plain
 from cryoaae.restoration.recalibration import (
     Recalibration,
     fit_recalibration,
@@ -167,6 +168,9 @@ class Sampled:
             assert source is not None
             store.write(number, source.deviation(number))
             print(f"{name}: draw {number}", flush=True)
+        if source is not None and hasattr(source, "facts"):
+            told = {key: value for key, value in source.facts().items() if key != "each"}
+            write_text(store.folder / FARED, json.dumps(plain(told)) + "\n")
         axes = covering_axes(tomogram.plan.frame)
         return store, [continued(torch.from_numpy(d.copy()), axes) for d in store.read_all(self.count)]
 
@@ -202,7 +206,8 @@ def measure(folder: Path, count: int, sampler: str, turns: str) -> dict[str, Any
 
     tables = {"measured": measured_table(tomogram), "wedge": wedge_table(tomogram)}
     row: dict[str, Any] = {
-        "run": made.name, "sampler": sampler, "signs": "either", "draws": count, "cells": [], "regions": {},
+        "run": made.name, "sampler": sampler, "signs": "either" if made.source.centred else "own", "draws": count,
+        "cells": [], "regions": {},
         "places": places(made, errors["noiseless"]),
     }  # fmt: skip
     for region, cells_of in tables.items():
@@ -216,8 +221,10 @@ def measure(folder: Path, count: int, sampler: str, turns: str) -> dict[str, Any
     row["hidden"] = [facts for angle in HIDDEN_BY_DEG if (facts := hidden(made, angle)) is not None]
     band = everything(tables["measured"])
     row["whole"] = compared(band).facts()
-    scored = Scored.of(tomogram, band, made.truth, made.estimate, made.deviations)
+    scored = Scored.of(tomogram, band, made.truth, made.estimate, made.deviations, centred=made.source.centred)
     generator = torch.Generator().manual_seed(SEED)
+    if (fared := made.store.folder / FARED).exists():
+        row["sampling"] = json.loads(fared.read_text())
     row |= scored.by_voxel() | {
         "energy": scored.by_patch(generator), "means": scored.means_of_draws("after"),
         "strata": scored.by_stratum(strata_of(folder / "data", tomogram), ("before", "sized", "after")),

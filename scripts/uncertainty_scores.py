@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from cryoaae.volume import Volume
 
 NOMINAL, WINDOW, PATCH = 0.9, 5, 8
 MEANS_OF = (1, 2, 4, 8)
+NULLS = ("constant", "local_rms", "noise")
 STRATA = ("background", "particle", "membrane")
 
 
@@ -63,6 +64,14 @@ def score_of_either_sign(draws: Tensor, target: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm
     reach = sum_of((norm(d - target, dim=-1) + norm(d + target, dim=-1)) / 2 for d in draws) / len(draws)
     apart = [(norm(a - b, dim=-1) + norm(a + b, dim=-1)) / 2 for a, b in itertools.combinations(draws, 2)]
+    return reach - sum_of(apart) / len(apart) / 2
+
+
+def score_of_draws(draws: Tensor, target: Tensor) -> Tensor:
+    """Energy score of independent draws (k, ..., p) of a law that need not be symmetric, for an error (..., p)."""
+    norm = torch.linalg.vector_norm
+    reach = sum_of(norm(d - target, dim=-1) for d in draws) / len(draws)
+    apart = [norm(a - b, dim=-1) for a, b in itertools.combinations(draws, 2)]
     return reach - sum_of(apart) / len(apart) / 2
 
 
@@ -100,20 +109,23 @@ class Scored:
     truth, estimate : (z, y, x) float64
     deviations : dict of state to list of (z, y, x) float64
         Of draws; "noise" among them.
+    centred : bool
+        Whether the draws' law is symmetric, so that either sign counts.
     """
 
     tomogram: WorkingTomogram
     truth: Tensor
     estimate: Tensor
     deviations: Mapping[str, list[Tensor]]
+    centred: bool = True
 
     @classmethod
     def of(
         cls, tomogram: WorkingTomogram, band: Tensor, truth: Tensor, estimate: Tensor,
-        deviations: Mapping[str, list[Tensor]],
+        deviations: Mapping[str, list[Tensor]], *, centred: bool = True,
     ) -> Scored:  # fmt: skip
         made = {state: [in_band(d, band) for d in volumes] for state, volumes in deviations.items()}
-        return cls(tomogram, in_band(truth, band), in_band(estimate, band), made)
+        return cls(tomogram, in_band(truth, band), in_band(estimate, band), made, centred)
 
     @property
     def error(self) -> Tensor:
@@ -136,7 +148,7 @@ class Scored:
         spreads = {state: self.spread(state)[where] for state in self.deviations if state != "noise"} | nulls
         uneven = {name: s for name, s in spreads.items() if name not in ("constant", "noise")}
         drawn = {
-            state: self._crps_of_draws([d[where] for d in made]) for state, made in self.deviations.items()
+            state: self._crps_of_draws(state, [d[where] for d in made]) for state, made in self.deviations.items()
         }
         drawn |= {name: mean_crps(error, nulls[name]) for name in ("constant", "local_rms")}
         return {
@@ -145,10 +157,13 @@ class Scored:
             "spearman": {name: float(spearmanr(s, error.abs()).statistic) for name, s in uneven.items()},
         }
 
-    def _crps_of_draws(self, made: list[Tensor]) -> float:
+    def _crps_of_draws(self, state: str, made: list[Tensor]) -> float:
         """Unbiased for any number of draws: the energy score of single voxels."""
         error = self.error[self.tomogram.counted]
-        return float(score_of_either_sign(torch.stack(made)[..., None], -error[..., None]).mean())
+        return float(self._scored(state)(torch.stack(made)[..., None], -error[..., None]).mean())
+
+    def _scored(self, state: str) -> Callable[[Tensor, Tensor], Tensor]:
+        return score_of_either_sign if self.centred or state in NULLS else score_of_draws
 
     def by_patch(self, generator: torch.Generator) -> dict[str, float]:
         """Energy score over patches, in units of the error's rms there."""
@@ -163,7 +178,7 @@ class Scored:
         }
         target = -patches(error[inside])
         return {
-            name: float(score_of_either_sign(torch.stack([patches(d[inside]) for d in made]), target).mean())
+            name: float(self._scored(name)(torch.stack([patches(d[inside]) for d in made]), target).mean())
             / rms(torch.linalg.vector_norm(target, dim=-1))
             for name, made in {**self.deviations, **nulls}.items()
         }

@@ -67,14 +67,16 @@ def table(rows: Rows) -> str:
 
 
 def fairly_scored(rows: Rows) -> Rows:
-    """Rows whose draws were scored with either sign."""
-    return [row for row in rows if row.get("signs") == "either"]
+    """Rows whose draws were scored with either sign, or as they are where their law has a mean of its own."""
+    return [row for row in rows if row.get("signs") in ("either", "own")]
 
 
 def groups(rows: Rows) -> list[tuple[str, Rows]]:
     """Runs by sampler, the bootstrap first; learned draws have the bootstrap's of the same run to beat."""
     parts = [("The bootstrap", [row for row in rows if row["sampler"] == "bootstrap"])]
-    parts.append(("The learned sampler", [row for row in rows if row["sampler"] == "learned"]))
+    further = {"The learned sampler": "learned", "Importance sampling": "importance", "Langevin walks": "langevin"}
+    for title, name in further.items():
+        parts.append((title, [row for row in rows if row["sampler"] == name]))
     return [(title, own) for title, own in parts if own]
 
 
@@ -102,7 +104,8 @@ def which_voxels(rows: Rows) -> list[str]:
         "normal laws of one width, or one that follows the local rms of the restoration, both given the error's true "
         "size. Noise: Gaussian noise of the calibrated power about the restoration. CRPS is that of the draws "
         "themselves, with either sign (deviations are as likely as their opposites; signs that alternate would pass "
-        "for spread), unbiased for any number of them; in brackets that of the normal law with the spread of "
+        "for spread; those of importance sampling and Langevin walks have a mean of their own and are taken as they "
+        "are), unbiased for any number of them; in brackets that of the normal law with the spread of "
         "`std.mrc`. Runs whose rows are older, scored with the signs that draws came with, are left out.", "",
         "| run | CRPS: drawn | sized | placed | constant | local rms | noise |", "|---|---|---|---|---|---|---|",
         *map(crps_line, fairly_scored(rows)), "",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cryoaae.cli import options as o
+from cryoaae.errors import InputError
 
 
 def command(
@@ -22,7 +23,7 @@ def command(
     flip_tilts: o.FlipTilts = False,
     voxel_size: o.VoxelSize = None,
     draws: Annotated[int, typer.Option("--draws", help="How many; more later go on from those that stand.")] = 16,
-    sampler: Annotated[str, typer.Option("--sampler", help="learned or bootstrap.")] = "learned",
+    sampler: Annotated[str, typer.Option("--sampler", help="learned, bootstrap, importance or langevin.")] = "learned",
     modes: Annotated[int, typer.Option("--modes", help="Principal modes to write.")] = 4,
     keep_draws: Annotated[
         bool, typer.Option("--keep-draws/--no-draws", help="Write the draws on the tomogram's own grid.")
@@ -30,6 +31,21 @@ def command(
     turns: Annotated[
         str, typer.Option("--turns", help="Of the bootstrap: any; quarter, faster; tilt-axis for what lies in one way.")
     ] = "any",
+    gamma: Annotated[
+        float, typer.Option("--gamma", help="Of importance and langevin: temperature; only 1 is calibrated.")
+    ] = 1.0,
+    temper: Annotated[
+        str, typer.Option("--temper", help="What the temperature of langevin divides: data, or posterior.")
+    ] = "data",
+    region: Annotated[
+        int, typer.Option("--region", help="Edge in working voxels of the box of importance and langevin.")
+    ] = 48,
+    at: Annotated[
+        str | None, typer.Option("--at", help="Voxel z,y,x in the middle of that box; default: the tomogram's.")
+    ] = None,
+    structure: Annotated[
+        Path | None, typer.Option("--structure", help="Of langevin: run of a fit with `reference_steps` to walk by.")
+    ] = None,
     defocus: o.Defocus = None,
     voltage: o.Voltage = None,
     cs: o.Cs = None,
@@ -57,7 +73,8 @@ def command(
 
     chosen = SampleOptions(
         draws=draws, sampler=sampler, modes=modes, keep_draws=keep_draws, seed=seed, turns=turns,
-        calibrate=calibrate, symmetries=symmetries, device=device, allow_scale=allow_scale,
+        calibrate=calibrate, gamma=gamma, temper=temper, region=region, at=_voxel(at), structure=structure,
+        symmetries=symmetries, device=device, allow_scale=allow_scale,
         contrast_transfer=o.contrast_transfer(defocus, voltage, cs, amplitude_contrast, phase_flipped),
     )  # fmt: skip
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
@@ -76,9 +93,27 @@ def command(
             options=chosen, opening=opening,
         )  # fmt: skip
         for result in results:
+            if result["sampling"] is not None:
+                progress.message(f"{result['name']}: {result['sampling']['message']}")
             progress.message(
                 f"{result['name']}: {result['draws']} draws, spread {result['spread_rms']:.3g} in the tomogram's "
                 f"units, {said_of(result['calibration'])}"
             )
         progress.message(f"wrote {output}")
     o.show(results, as_json=as_json)
+
+
+def _voxel(text: str | None) -> tuple[int, int, int] | None:
+    """Voxel z,y,x of an option.
+
+    Raises
+    ------
+    InputError
+    """
+    if text is None:
+        return None
+    try:
+        z, y, x = (int(number) for number in text.split(","))
+    except ValueError:
+        raise InputError("--at", f"'{text}' is no voxel", "give three whole numbers, z,y,x") from None
+    return z, y, x

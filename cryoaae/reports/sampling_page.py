@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cryoaae.reports.calibration_section import calibration_section, calibration_verdict
@@ -11,13 +12,21 @@ from cryoaae.reports.html import Report, ReportFigure, ReportRow, ReportSection,
 from cryoaae.reports.validation_numbers import angstrom, degrees, range_text
 
 REGION_NAMES = {"measured": "where data were measured", "wedge": "in the missing wedge"}
-NAMES = {"learned": "the learned sampler", "bootstrap": "the bootstrap"}
+NAMES = {
+    "learned": "the learned sampler", "bootstrap": "the bootstrap", "importance": "importance sampling",
+    "langevin": "Langevin walks",
+}  # fmt: skip
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FAULTS = {
     "bootstrap": "The bootstrap takes the restoration for the truth. What the network can never recover is missing "
     "from the restoration and so from the spread, which is therefore too small, most so in the missing wedge. Where "
     "data were measured it may be too large instead: a turned structure loses directions that yours did not lose.",
     "learned": "The sampler learned on simulations how restorations err. What is unlike them may err otherwise, and so "
     "may a fit of your own.",
+    "importance": "Each place hears the few voxels about it and nothing else; where too few candidates count the "
+    "temperature is raised. Their errors were learned on simulations.",
+    "langevin": "Without a discriminator the walk knows the data and a spectrum, and nothing of structures: less than "
+    "the restoration that it is compared with.",
 }
 
 
@@ -36,6 +45,8 @@ def sampling_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -> 
     sections = [_slices_section(figures["slices"]), _regions_section(result, figures["spread"])]
     if result["calibrated"]:
         sections.append(calibration_section(result["calibration"], figures.get("reliability", b"")))
+    if result.get("sampling"):
+        sections.append(_sampling_section(result["sampling"]))
     if result["modes"]:
         sections.append(_modes_section(result, figures["modes"]))
     sections.append(_limits_section(result))
@@ -88,6 +99,35 @@ def _regions_section(result: Mapping[str, Any], spread: bytes) -> ReportSection:
             ReportTable(["resolution", *REGION_NAMES.values()], shells, "Spread over restoration, shell by shell."),
         ],
     )  # fmt: skip
+
+
+def _sampling_section(fared: Mapping[str, Any]) -> ReportSection:
+    """How a sampler that weighs or walks fared: effective numbers, place by place or cell by cell."""
+    sentences = [f"{fared['message'][:1].upper()}{fared['message'][1:]}."]
+    if fared["gamma"] != 1:
+        sentences.append(f"At temperature {fared['gamma']:g} this is a what-if: its spread is no law of errors.")
+    if "each" in fared:
+        each = fared["each"]
+        ess, gamma = (sorted(itertools.chain(*each[name])) for name in ("ess", "gamma"))
+        khat = sorted(k for k in itertools.chain(*each["khat"]) if k is not None)
+        rows = [
+            ReportRow([name, *(number(_quantile(values, q), 2) for q in QUANTILES)])
+            for name, values in (("effective candidates", ess), ("Pareto k", khat), ("temperature", gamma))
+            if values
+        ]
+        heads = ["of the places", *(f"{q:.0%}" for q in QUANTILES)]
+        note = f"Quantiles over {fared['places']} places; report.json has each of them."
+        return ReportSection("How many candidates count", sentences, [], [ReportTable(heads, rows, note)])
+    rows = [
+        ReportRow([cell["cell"], number(cell["rhat"], 3), number(cell["ess"], 0)]) for cell in fared.get("cells", ())
+    ]
+    sentences.append(f"{fared['acceptance']:.0%} of the steps were accepted.")
+    tables = [ReportTable(["power of", "R-hat", "effective draws"], rows)] if rows else []
+    return ReportSection("Whether the chains agree", sentences, [], tables)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[round(share * (len(ordered) - 1))]
 
 
 def _modes_section(result: Mapping[str, Any], modes: bytes) -> ReportSection:

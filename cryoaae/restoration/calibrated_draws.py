@@ -95,7 +95,7 @@ def calibrate(volumes: DrawVolumes, sampling: TomogramDraws, told: Progress) -> 
 def said_of(facts: Mapping[str, Any]) -> str:
     """What calibration came to, in a line."""
     if not facts["calibrated"]:
-        return f"not calibrated ({facts['why']}), too small in the wedge"
+        return f"not calibrated ({facts['why']})"
     words, check = "calibrated by two halves and hidden tilts", facts["check"]
     if check is not None:
         measured, hidden = (check["whole"][name] for name in ("measured", "hidden"))

@@ -1,8 +1,8 @@
 """Where draws come from: what a sampler is, and the equivariant bootstrap (all of them: `restoration.samplers`).
 
-A sampler gives a draw's *deviation* from the estimate, on the working grid, by the draw's number. It has mean zero over
-draws, so that draws are spread about the restoration that is shipped, whatever the sampler. Every draw has a
-generator of its own, seeded by the user's seed and its number: more draws extend fewer, in any order.
+A sampler gives a draw's *deviation* from the estimate, on the working grid, by the draw's number. Draws are spread
+about the restoration that is shipped, whatever the sampler: of most the deviation has mean zero over draws. Every draw
+has a generator of its own, seeded by the user's seed and its number: more draws extend fewer, in any order.
 
 The bootstrap's deviations are
 
@@ -74,10 +74,24 @@ class DrawSource(Protocol):
     wedge_within : float
         What is known beforehand of the size of the spread in the wedge: by how much it is off, a standard deviation of
         the logarithm.
+    centred : bool
+        Whether the mean over draws is zero by construction; else the law has a mean of its own, and its distance from
+        the restoration is part of the spread.
+    needs_halves : bool
+        Whether a single volume will not do.
+    takes : tuple of str
+        Options of `SampleOptions` that it takes beside seed and turns, as keywords of the same names.
+
+    Notes
+    -----
+    A sampler that has something to say of how it fared has a method `facts` as well, for plain data with a "message".
     """
 
     knows_places: ClassVar[bool]
     wedge_within: ClassVar[float]
+    centred: ClassVar[bool]
+    needs_halves: ClassVar[bool]
+    takes: ClassVar[tuple[str, ...]]
 
     def __init__(self, tomogram: WorkingTomogram, estimate: Tensor, *, seed: int, turns: str) -> None: ...
 
@@ -87,7 +101,10 @@ class DrawSource(Protocol):
 
     @staticmethod
     def work(tomogram: WorkingTomogram, number: int, *, seed: int, turns: str) -> list[int]:
-        """Sizes in working voxels of the boxes that one input is restored in for a draw, or what takes as long."""
+        """Sizes in working voxels of the boxes that one input is restored in for a draw, or what takes as long.
+
+        Options that it `takes` are keywords too.
+        """
         ...
 
     @staticmethod
@@ -101,6 +118,9 @@ class Bootstrap:
 
     knows_places: ClassVar[bool] = False
     wedge_within: ClassVar[float] = LEVEL
+    centred: ClassVar[bool] = True
+    needs_halves: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, tomogram: WorkingTomogram, estimate: Tensor, *, seed: int, turns: str) -> None:
         self.tomogram, self.seed, self.turns = tomogram, seed, turns

@@ -27,8 +27,9 @@ from cryoaae.io.mrc import open_volume, write_volume
 
 FORMAT = "cryoaae draws 1"
 RECORD = "draws.json"
-# Within the folder: errors found in the tomogram, and the draws once their spread was brought to them.
-ERRORS, CALIBRATED = "errors.json", "calibrated"
+# Within the folder: errors found in the tomogram, the draws once their spread was brought to them, and what the sampler
+# said of how it fared.
+ERRORS, CALIBRATED, FARED = "errors.json", "calibrated", "sampler.json"
 # Planes of a draw, and numbers of all draws together, that are held at once.
 PLANES, VALUES = 8, 1 << 21
 
@@ -79,7 +80,7 @@ class DrawStore:
         if not self.folder.is_dir():
             return
         self.recalibrated("").remove()
-        ours = (self.folder / name for name in ("estimate.mrc", ERRORS, RECORD))
+        ours = (self.folder / name for name in ("estimate.mrc", ERRORS, FARED, RECORD))
         for path in [*self.folder.glob("draw_[0-9][0-9][0-9].mrc"), *ours]:
             path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):

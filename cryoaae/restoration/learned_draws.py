@@ -78,11 +78,13 @@ class Faced:
     quarters: int
 
     @classmethod
-    def of(cls, tomogram: WorkingTomogram) -> Faced:
-        """Measure and turn a tomogram."""
+    def of(cls, tomogram: WorkingTomogram, half: int | None = None) -> Faced:
+        """Measure and turn a tomogram, or one of its halves with the spectra that both show."""
         part = covering(tomogram.plan.frame)
-        volumes = [Volume(half[part].contiguous().numpy(), tomogram.voxel_size_angstrom) for half in tomogram.halves]
+        volumes = [Volume(each[part].contiguous().numpy(), tomogram.voxel_size_angstrom) for each in tomogram.halves]
         made = measure_spectra(volumes, tomogram.wedge, generator=torch.Generator().manual_seed(0))
+        if half is not None:
+            volumes = [volumes[half]]
         spectra, count = made.on_working_grid(1, 1.0), len(volumes)
         quarters, wedge = quarter_turns(tomogram.wedge)
         whole = mean_volume(volumes)
@@ -122,6 +124,9 @@ class Learned:
     # On scenes kept out of training the spread in the wedge was off by so much, in all but the coarsest bands.
     knows_places: ClassVar[bool] = True
     wedge_within: ClassVar[float] = 0.12
+    centred: ClassVar[bool] = True
+    needs_halves: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -132,10 +137,11 @@ class Learned:
         turns: str,
         sampler: Deviation | None = None,
         tile: tuple[int, int, int] | None = None,
+        faced: Faced | None = None,
     ) -> None:
         self.tomogram, self.seed, self.device = tomogram, seed, tomogram.plan.device
         self.sampler = (Deviation.bundled() if sampler is None else sampler).to(self.device)
-        self.faced, self.tile = Faced.of(tomogram), tile
+        self.faced, self.tile = faced or Faced.of(tomogram), tile
         self.scale = torch.tensor([signal_scale(self.faced.spectra)])
         wedge, shape = self.faced.wedge, self.faced.shape
         self.condition = conditions(self.faced.spectra, wedge, tomogram.voxel_size_angstrom)[None]

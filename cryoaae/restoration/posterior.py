@@ -193,7 +193,8 @@ class _Work:
             **facts_of_draws(volumes, options.draws, mean),
             "sampler": options.sampler, "draws": options.draws, "modes": shares, "outputs": self.files,
             "options": self.options_beside, "calibrated": calibration["calibrated"], "calibration": calibration,
-            "seconds": round(time.perf_counter() - started, 1), "made_from": sampling.made_from,
+            "sampling": sampling.fared, "seconds": round(time.perf_counter() - started, 1),
+            "made_from": sampling.made_from,
         }  # fmt: skip
         return write_report(plain(result), volumes, self.folder)
 

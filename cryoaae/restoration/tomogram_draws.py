@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -13,21 +14,23 @@ from typing import Any
 import torch
 
 from cryoaae.errors import InputError
+from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import assert_unchanged
 from cryoaae.io.project import TomogramInput, open_tomogram
 from cryoaae.io.weights import digest
+from cryoaae.matching.frozen import REFERENCE_FILE, load_energy
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.restoration.contrast import Transfers, transfer_facts, transfer_of
-from cryoaae.restoration.draw_sources import TURNS, covering_axes
-from cryoaae.restoration.draw_store import DrawStore
+from cryoaae.restoration.draw_sources import TURNS, DrawSource, covering_axes
+from cryoaae.restoration.draw_store import FARED, DrawStore
 from cryoaae.restoration.draw_volumes import DrawVolumes
 from cryoaae.restoration.engine import RestoreOptions, plan_restoration
 from cryoaae.restoration.fitted_on import check_voxel_size
 from cryoaae.restoration.found_errors import PASSES
 from cryoaae.restoration.general import settled
 from cryoaae.restoration.plain import plain
-from cryoaae.restoration.samplers import sampler_named
+from cryoaae.restoration.samplers import SAMPLERS, sampler_named
 from cryoaae.restoration.validate import REGION, THINNEST
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.runs.progress import Progress, duration
@@ -36,6 +39,8 @@ from cryoaae.volume import Volume
 
 MOST_DRAWS = 999
 BOOTSTRAP = "bootstrap"
+# Options that are some samplers' alone, and the least box for spectra to be told in.
+FURTHER, TEMPERS, LEAST_REGION = ("gamma", "temper", "region", "at", "structure"), ("data", "posterior"), 16
 # Arrays on the working grid that are held at once (one of them eight times as large), and bytes a voxel of a box.
 WORKING_ARRAYS, BOX_BYTES = 20, 250
 # The same for each voxel of the part on which errors are found, draws in it and all.
@@ -69,6 +74,16 @@ class SampleOptions:
         Bring the spread to the errors that two halves and hidden tilts show.
     contrast_transfer : ContrastTransfer or mapping, optional
         As for `restore`: undone in all that is written on the tomogram's own grid.
+    gamma : float
+        Temperature, of samplers that weigh or walk; at another than 1 nothing is calibrated.
+    temper : {"data", "posterior"}
+        What the temperature of `langevin` divides: the likelihood, or likelihood and reference.
+    region : int
+        Edge in working voxels of the box that `importance` and `langevin` are confined to; learned draws around it.
+    at : (z, y, x), optional
+        Voxel in the middle of the box; default: that of the tomogram.
+    structure : path, optional
+        Of `langevin`: run folder of a fit with `reference_steps`, whose discriminator joins the energy.
     device : str
         ``auto``, ``cpu`` or ``cuda[:i]``.
     allow_scale : bool
@@ -83,6 +98,11 @@ class SampleOptions:
     turns: str = "any"
     symmetries: bool = RestoreOptions.symmetries
     calibrate: bool = True
+    gamma: float = 1.0
+    temper: str = "data"
+    region: int = 48
+    at: tuple[int, int, int] | None = None
+    structure: Path | None = None
     contrast_transfer: Transfers | None = None
     device: str = "auto"
     allow_scale: bool = False
@@ -96,9 +116,24 @@ class SampleOptions:
             raise InputError("--turns", f"'{self.turns}' is not known", f"give {', '.join(TURNS[:-1])} or {TURNS[-1]}")
         if self.seed < 0:
             raise InputError("--seed", f"{self.seed}", "give 0 or more")
-        sampler_named(self.sampler)
+        if not (self.gamma > 0 and math.isfinite(self.gamma)):
+            raise InputError("--gamma", f"a temperature of {self.gamma:g}", "give a number above 0")
+        if self.temper not in TEMPERS:
+            raise InputError("--temper", f"'{self.temper}' is not known", f"give {' or '.join(TEMPERS)}")
+        if self.region < LEAST_REGION:
+            raise InputError("--region", f"{self.region} working voxels", f"give {LEAST_REGION} or more")
+        takes = sampler_named(self.sampler).takes
+        for name in FURTHER:
+            if name not in takes and getattr(self, name) != getattr(SampleOptions, name):
+                able = " or ".join(known for known, made in SAMPLERS.items() if name in made.takes)
+                raise InputError(f"--{name}", f"the {self.sampler} sampler has none", f"add --sampler {able}")
         if self.sampler != BOOTSTRAP and self.turns != TURNS[0]:
             raise InputError("--turns", f"the {self.sampler} sampler turns nothing", f"add --sampler {BOOTSTRAP}")
+
+    @property
+    def further(self) -> dict[str, Any]:
+        """Options that this sampler takes beside seed and turns."""
+        return {name: getattr(self, name) for name in sampler_named(self.sampler).takes}
 
     @property
     def restoring(self) -> RestoreOptions:
@@ -106,6 +141,20 @@ class SampleOptions:
             symmetries=self.symmetries, device=self.device, allow_scale=self.allow_scale,
             contrast_transfer=self.contrast_transfer,
         )  # fmt: skip
+
+
+def _walked_by(run: Path | None) -> str | None:
+    """What a run's discriminator is known by.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
+    if run is None:
+        return None
+    load_energy(run, "reference")
+    return str(file_facts(run / REFERENCE_FILE)["sha256"])
 
 
 @dataclass(frozen=True)
@@ -140,6 +189,11 @@ class TomogramDraws:
 
     @cached_property
     def volumes(self) -> list[Volume]:
+        if sampler_named(self.options.sampler).needs_halves and len(self._opened) < 2:
+            raise InputError(
+                self.item.name, f"a single volume; the {self.options.sampler} sampler needs two halves",
+                "give --even and --odd, or --sampler learned",
+            )  # fmt: skip
         voxel = self._opened[0].voxel_size_angstrom
         check_voxel_size(voxel, self.restorer, self.item.name, allow_scale=self.options.allow_scale)
         return self._opened
@@ -149,6 +203,7 @@ class TomogramDraws:
         """All that decides the draws, wherever the inputs lie."""
         inputs = [{k: v for k, v in file_facts(path).items() if k != "path"} for path in self.item.paths]
         chosen = {name: getattr(self.options, name) for name in ("sampler", "seed", "turns", "symmetries")}
+        chosen |= {k: _walked_by(v) if k == "structure" else v for k, v in self.options.further.items()}
         made: dict[str, Any] = plain({
             "model": digest(dict(self.model.state_dict())), "options": chosen, "inputs": inputs,
             "opening": {k: v for k, v in self.opening.items() if v}, "wedge": self.item.wedge.facts(),
@@ -197,19 +252,32 @@ class TomogramDraws:
         estimate = store.estimate(lambda: tomogram.restore(tomogram.halves))
         volumes = DrawVolumes(tomogram, estimate, self.volumes[0], store, told.check, self.transfer)
         sampler = sampler_named(options.sampler)
-        source = sampler(tomogram, estimate, seed=options.seed, turns=options.turns) if todo else None
-        for number in todo:
-            assert source is not None
-            store.write(number, source.deviation(number))
-            told.check()
+        if todo:
+            source = sampler(tomogram, estimate, seed=options.seed, turns=options.turns, **options.further)
+            for number in todo:
+                store.write(number, source.deviation(number))
+                told.check()
+            self._note(source)
         for volume in self.volumes:
             assert_unchanged(volume)
         return volumes
 
+    def _note(self, source: DrawSource) -> None:
+        """Keep what a sampler says of how it fared."""
+        if hasattr(source, "facts"):
+            write_text(self.folder / FARED, json.dumps(plain(source.facts())) + "\n")
+
+    @property
+    def fared(self) -> dict[str, Any] | None:
+        """What the sampler said; None of those that say nothing."""
+        path = self.folder / FARED
+        return dict(json.loads(path.read_text())) if path.exists() else None
+
     def _boxes(self, tomogram: WorkingTomogram) -> list[int]:
         """Working voxels of the boxes of a draw; all draws take about as many as the first."""
         sampler = sampler_named(self.options.sampler)
-        return sampler.work(tomogram, 1, seed=self.options.seed, turns=self.options.turns)
+        further = self.options.further
+        return sampler.work(tomogram, 1, seed=self.options.seed, turns=self.options.turns, **further)
 
     @cached_property
     def blank(self) -> WorkingTomogram:
@@ -227,6 +295,8 @@ class TomogramDraws:
         """Why the spread is not to be calibrated, in words; None where it is, as far as the inputs tell."""
         if not self.options.calibrate:
             return "it was not asked for"
+        if self.options.gamma != 1:
+            return f"the temperature is {self.options.gamma:g}; only that of 1 means a law of errors"
         if len(self.volumes) < 2:
             return "a single volume has no second half that its errors could be found from"
         if min(self.volumes[0].shape) // int(self.restorer.spec.working_bin) < THINNEST:

@@ -12,6 +12,13 @@ with "data" the wedge keeps the prior's spread at every gamma (SCIENCE E12b). Th
 temperature at which the spread is a calibrated one.
 
 A step may be put to a Metropolis test (MALA; Roberts and Tweedie 1996), which makes its law exact for every h.
+
+Likelihood and reference are Gaussian and diagonal: together N(m, P). With ``scheme="exact"`` their part of the same
+equation is solved, not stepped (an Ornstein-Uhlenbeck process; after Cotter et al. 2013), U the further energy:
+
+    x' = m + a (x - m) - (1 - a) P grad U(x) + sqrt(1 - a^2) P^(1/2) xi,     a = exp(-h)
+
+Then only U limits the step, not the number of voxels; without it all steps are accepted and draws are exact.
 """
 
 from __future__ import annotations
@@ -35,8 +42,14 @@ ADAPTATION_DECAY = 0.6
 # The step that is kept is the mean over this last share of the burn-in.
 ADAPTATION_KEPT = 0.5
 
+# A chain that takes this step has forgotten where it was.
+LARGEST_STEP = 20.0
+
 Energy = Callable[[Tensor], Tensor]
 Temper = Literal["data", "posterior"]
+Scheme = Literal["euler", "exact"]
+# First step of the exact scheme, before it is adapted: the chain forgets a third.
+FIRST_EXACT = 0.4
 
 
 @dataclass(frozen=True)
@@ -103,14 +116,26 @@ class WedgePosterior:
         gradient = likelihood * apart + reference * spectrum
         power = likelihood * apart.abs().square() + reference * spectrum.abs().square()
         energy = 0.5 * _total(power, volume.shape)
-        if self.further is not None:
-            scale = 1.0 / self.gamma if self.temper == "posterior" else 1.0
-            with torch.enable_grad():
-                moving = volume.detach().requires_grad_()
-                more = self.further(moving) * scale
-                (slope,) = torch.autograd.grad(more.sum(), moving)
-            energy, gradient = energy + more.detach(), gradient + rfft(slope) * self.band
-        return energy, gradient
+        if self.further is None:
+            return energy, gradient
+        more, slope = self.further_and_gradient(volume)
+        return energy + more, gradient + slope
+
+    def further_and_gradient(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of what the prior knows beyond the reference, temperature included; zeros where it knows nothing."""
+        if self.further is None:
+            return volume.new_zeros(len(volume)), torch.zeros_like(rfft(volume))
+        scale = 1.0 / self.gamma if self.temper == "posterior" else 1.0
+        with torch.enable_grad():
+            moving = volume.detach().requires_grad_()
+            more = self.further(moving) * scale
+            (slope,) = torch.autograd.grad(more.sum(), moving)
+        return more.detach(), rfft(slope) * self.band
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """Mean of the Gaussian that likelihood and reference make, m, as a spectrum."""
+        return self.preconditioner * self._curvatures[0] * self._data
 
 
 def _total(values: Tensor, shape: Sequence[int]) -> Tensor:
@@ -151,13 +176,48 @@ class _State:
     gradient: Tensor
 
 
-def _proposed(
+def _state(volume: Tensor, posterior: WedgePosterior, scheme: Scheme) -> _State:
+    """A state with the energy that is stepped: all of it, or what is beyond the Gaussian part."""
+    known = posterior.further_and_gradient if scheme == "exact" else posterior.energy_and_gradient
+    return _State(volume, *known(volume))
+
+
+def _noise(state: _State, posterior: WedgePosterior, generator: torch.Generator) -> Tensor:
+    like = state.volume
+    white = torch.randn(like.shape, generator=generator, device=generator.device, dtype=like.dtype)
+    return rfft(white.to(like.device)) * posterior.band
+
+
+def _exact_step(
+    state: _State, posterior: WedgePosterior, step: float, generator: torch.Generator
+) -> tuple[_State, Tensor]:
+    """A step that solves the Gaussian part, and the logarithm of the Metropolis-Hastings ratio.
+
+    The Gaussian part is reversible by itself, so that only the further energy is left in the ratio:
+
+        U - U' + (<g, z' - a z> - <g', z - a z'>) / (1 + a) + (1 - a) / (1 + a) (g P g - g' P g') / 2,    z = x - m
+    """
+    shape, a = state.volume.shape, math.exp(-step)
+    precondition, centre = posterior.preconditioner, posterior.centre
+    apart = (rfft(state.volume) - centre) * posterior.band
+    drift = math.sqrt(1 - a * a) * precondition.sqrt() * _noise(state, posterior, generator)
+    after = a * apart - (1 - a) * precondition * state.gradient + drift
+    new = _state(irfft(centre + after, shape[-3:]), posterior, "exact")
+
+    def dot(one: Tensor, other: Tensor) -> Tensor:
+        return _total((one.conj() * other).real.double(), shape)
+
+    along = dot(state.gradient, after - a * apart) - dot(new.gradient, apart - a * after)
+    curved = dot(state.gradient, precondition * state.gradient) - dot(new.gradient, precondition * new.gradient)
+    return new, state.energy - new.energy + (along + (1 - a) * curved / 2) / (1 + a)
+
+
+def _euler_step(
     state: _State, posterior: WedgePosterior, step: float, generator: torch.Generator
 ) -> tuple[_State, Tensor]:
     """A step of every chain, and the logarithm of the Metropolis-Hastings ratio."""
     shape = state.volume.shape
-    white = torch.randn(shape, generator=generator, device=state.volume.device, dtype=state.volume.dtype)
-    noise = rfft(white) * posterior.band
+    noise = _noise(state, posterior, generator)
     precondition = posterior.preconditioner
     root = precondition.sqrt()
     drift = irfft(math.sqrt(2 * step) * root * noise - step * precondition * state.gradient, shape[-3:])
@@ -170,28 +230,30 @@ def _proposed(
 
 
 def _moved(
-    state: _State, posterior: WedgePosterior, step: float, corrected: bool, generator: torch.Generator
-) -> tuple[_State, float]:
+    state: _State, posterior: WedgePosterior, step: float, corrected: bool, generator: torch.Generator,
+    scheme: Scheme,
+) -> tuple[_State, float]:  # fmt: skip
     """Where the chains go, and the mean probability with which the step is accepted."""
-    new, log_ratio = _proposed(state, posterior, step, generator)
+    stepped = _exact_step if scheme == "exact" else _euler_step
+    new, log_ratio = stepped(state, posterior, step, generator)
     # What overflowed is never accepted.
     probability = log_ratio.clamp(max=0.0).exp().nan_to_num(0.0)
     if corrected:
-        uniform = torch.rand(probability.shape, generator=generator, device=probability.device)
-        new = _chosen(new, state, uniform < probability)
+        uniform = torch.rand(probability.shape, generator=generator, device=generator.device)
+        new = _chosen(new, state, uniform.to(probability.device) < probability)
     return new, float(probability.mean())
 
 
 def _burnt_in(
     state: _State, posterior: WedgePosterior, step: float, steps: int, target: float, corrected: bool,
-    generator: torch.Generator,
+    generator: torch.Generator, scheme: Scheme,
 ) -> tuple[_State, float]:  # fmt: skip
     """Walk `steps` steps while the step size goes to where `target` of them are accepted."""
     logs: list[float] = []
     for i in range(steps):
-        state, probability = _moved(state, posterior, step, corrected, generator)
+        state, probability = _moved(state, posterior, step, corrected, generator, scheme)
         # Robbins-Monro: the changes add up without bound, their noise does not.
-        step *= math.exp((probability - target) / (1 + i) ** ADAPTATION_DECAY)
+        step = min(step * math.exp((probability - target) / (1 + i) ** ADAPTATION_DECAY), LARGEST_STEP)
         logs.append(math.log(step))
     return state, math.exp(fmean(logs[-math.ceil(ADAPTATION_KEPT * steps) :])) if logs else step
 
@@ -208,6 +270,7 @@ def walk(
     target_acceptance: float = TARGET_ACCEPTANCE,
     functionals: Callable[[Tensor], Tensor] | None = None,
     record_every: int = 1,
+    scheme: Scheme = "euler",
 ) -> LangevinRun:
     """Let chains walk on a posterior.
 
@@ -231,16 +294,19 @@ def walk(
         Volumes (chains, z, y, x) to what is recorded of them, (chains, f), for `diagnose`.
     record_every : int
         Steps from one record to the next.
+    scheme : {"euler", "exact"}
+        How the Gaussian part is stepped; see the module.
     """
     shape = start.shape[-3:]
     volume = irfft(rfft(start) * posterior.band, shape)
-    state = _State(volume, *posterior.energy_and_gradient(volume))
-    first = step if step is not None else float(_total(posterior.band.double(), shape)) ** (-1 / 3)
-    state, size = _burnt_in(state, posterior, first, burn_in, target_acceptance, corrected, generator)
+    state = _state(volume, posterior, scheme)
+    by_size = FIRST_EXACT if scheme == "exact" else float(_total(posterior.band.double(), shape)) ** (-1 / 3)
+    first = step if step is not None else by_size
+    state, size = _burnt_in(state, posterior, first, burn_in, target_acceptance, corrected, generator, scheme)
     total, squares = (torch.zeros(shape, dtype=torch.float64, device=start.device) for _ in range(2))
     accepted, records = [], []
     for i in range(steps):
-        state, probability = _moved(state, posterior, size, corrected, generator)
+        state, probability = _moved(state, posterior, size, corrected, generator, scheme)
         accepted.append(probability)
         total += state.volume.double().mean(dim=0) / steps
         squares += state.volume.double().square().mean(dim=0) / steps
@@ -266,6 +332,7 @@ def anneal(
     *,
     steps: int,
     generator: torch.Generator,
+    scheme: Scheme = "euler",
 ) -> Tensor:
     """Cool chains (chains, z, y, x) through falling temperatures of the whole posterior, to a local MAP each.
 
@@ -275,5 +342,5 @@ def anneal(
     volume = start
     for gamma in gammas:
         cooler = replace(posterior, gamma=gamma, temper="posterior")
-        volume = walk(cooler, volume, burn_in=steps, steps=1, generator=generator).last
+        volume = walk(cooler, volume, burn_in=steps, steps=1, generator=generator, scheme=scheme).last
     return volume

@@ -177,3 +177,14 @@ def test_without_a_check_or_coverage_the_page_says_so(calibrated: dict[str, Any]
     calibrated["calibration"]["check"] = None
     text = page(calibrated)
     assert "Too little was left for a check" in text and "Spread's share" not in text
+
+
+def test_a_sampler_that_weighs_or_walks_says_how_it_fared(result: dict[str, Any]) -> None:
+    each = {"ess": [[40.0, 80.0], [51.5, 12.0]], "khat": [[0.2, None], [0.5, 0.1]], "gamma": [[1.0, 1.0], [1.0, 1.5]]}
+    weighed = {"message": "3 of 4 places calibrated", "gamma": 1.0, "places": 4, "each": each}
+    cells = [{"cell": "wedge, shell 2", "rhat": 1.0123, "ess": 86.0}]
+    walked = {"message": "chains agree: all", "gamma": 2.0, "acceptance": 0.574, "cells": cells}
+    for fared, told in ((weighed, ["3 of 4 places calibrated.", "51.50", "Pareto k"]),
+                        (walked, ["Chains agree: all.", "57%", "1.012", "temperature 2"])):  # fmt: skip
+        said = page(result | {"sampling": fared})
+        assert all(words in said for words in told), told

@@ -29,7 +29,7 @@ from cryoaae.restoration.draw_store import DrawStore, principal_modes, root_mean
 from cryoaae.restoration.found_errors import FoundErrors, find_errors
 from cryoaae.restoration.posterior import sample
 from cryoaae.restoration.restore import restore
-from cryoaae.restoration.tomogram_draws import SampleOptions
+from cryoaae.restoration.tomogram_draws import SampleOptions, TomogramDraws
 from cryoaae.runs.progress import NullProgress
 
 VOXEL = 10.0
@@ -265,6 +265,12 @@ BAD = {
     "turns": ({"turns": "beam"}, "any, quarter or tilt-axis"),
     "turns of another": ({"turns": "quarter"}, "--turns: the learned sampler turns nothing.*add --sampler bootstrap"),
     "seed": ({"seed": -1}, "--seed"),
+    "temperature": ({"gamma": 0.0, "sampler": "langevin"}, "--gamma: a temperature of 0"),
+    "temperature of another": ({"gamma": 2.0}, "--gamma: the learned sampler has none.*importance or langevin"),
+    "tempered": ({"temper": "all", "sampler": "langevin"}, "give data or posterior"),
+    "tempered by weights": ({"temper": "posterior", "sampler": "importance"}, "add --sampler langevin"),
+    "region": ({"region": 4, "sampler": "langevin"}, "--region: 4 working voxels"),
+    "structure": ({"structure": Path("run"), "sampler": "importance"}, "--structure.*add --sampler langevin"),
 }
 
 
@@ -273,6 +279,22 @@ def test_bad_options_are_refused(name: str) -> None:
     keywords, words = BAD[name]
     with pytest.raises(InputError, match=words):
         SampleOptions(**keywords)
+
+
+@pytest.mark.parametrize("sampler", ["importance", "langevin"])
+def test_what_needs_two_halves_refuses_a_single_volume(sampler: str, halves: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"a single volume; the {sampler} sampler needs two halves"):
+        sample(halves[0], tmp_path / "out", model=Gain(), tilt_range=(-60, 60), sampler=sampler)
+    with pytest.raises(InputError, match="run"):
+        drawn(halves, tmp_path / "out", sampler="langevin", structure=tmp_path / "run")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_temperature_other_than_one_is_a_what_if() -> None:
+    """Nothing is brought to the size of errors: that would undo it."""
+    item: Any = SimpleNamespace()
+    draws = TomogramDraws(item, Path("x"), None, SampleOptions(gamma=2.0, sampler="importance"), {})
+    assert "the temperature is 2" in str(draws.not_calibrated_because)
 
 
 def test_draws_of_something_else_are_not_mixed_in(halves, whole, tmp_path) -> None:

@@ -17,6 +17,7 @@ from cryoaae.io.mrc import open_volume, write_volume
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.reports import sampling_figures
+from cryoaae.restoration import langevin_draws, weighted_draws
 from cryoaae.restoration.posterior import sample
 from cryoaae.restoration.restore import restore
 from cryoaae.restoration.samplers import SAMPLERS
@@ -62,8 +63,13 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def no_figures() -> Iterator[None]:
+def less_to_do() -> Iterator[None]:
+    """No figures, and of what costly samplers do once only a little."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weighted_draws, "CANDIDATES", 16)
+        patch.setattr(weighted_draws, "STEP", 3)
+        patch.setattr(langevin_draws, "BURN_IN", 4)
+        patch.setattr(langevin_draws, "STRETCH", 2)
         nothing = dict.fromkeys(("slices", "spread", "reliability", "modes"), b"png")
         patch.setattr(sampling_figures, "sampling_figures", lambda *_: nothing)
         yield

@@ -12,7 +12,7 @@ from torch import Tensor
 from cryoaae.physics.fourier import irfft, rfft
 from cryoaae.sampling.agreement import ChainAgreement, chain_agreement
 from cryoaae.sampling.diagnostics import diagnose
-from cryoaae.sampling.langevin import LangevinRun, Temper, WedgePosterior, anneal, walk
+from cryoaae.sampling.langevin import LangevinRun, Scheme, Temper, WedgePosterior, anneal, walk
 from cryoaae.sampling.oracle import Oracle
 
 CHAINS, BURN_IN, STEPS = 64, 120, 240
@@ -90,9 +90,10 @@ def test_energies_differ_as_log_densities_do(plane: Oracle) -> None:
     torch.testing.assert_close(energy - energy[0], exact - exact[0])
 
 
-def test_corrected_walks_are_exact_within_their_error(plane: Oracle) -> None:
+@pytest.mark.parametrize("scheme", ["euler", "exact"])
+def test_corrected_walks_are_exact_within_their_error(plane: Oracle, scheme: Scheme) -> None:
     y = data(plane)
-    run = walked(plane, posterior_of(plane, y), y)
+    run = walked(plane, posterior_of(plane, y), y, scheme=scheme)
     found = against(plane, run, y)
     assert agrees(found), (found.std_z, found.mean_square_z)
     # Honest and narrow: a wrong spread of a few per cent would show.
@@ -141,26 +142,44 @@ def test_an_uncorrected_walk_is_off_by_the_order_of_its_step(plane: Oracle) -> N
         assert float((spread / exact).mean()) == pytest.approx(1 / (1 - step / 2), rel=0.05)
 
 
+def test_without_a_further_energy_the_exact_scheme_accepts_all_and_forgets_at_once(plane: Oracle) -> None:
+    """Its law is then the Gaussian that likelihood and reference make, coefficient by coefficient."""
+    y = data(plane)
+    posterior = replace(posterior_of(plane, y), further=None)
+    run = walked(plane, posterior, y, scheme="exact", steps=100)
+    assert run.acceptance == 1.0
+    each = plane.basis.each
+    variance = run.records.var(dim=(0, 1)) / each(posterior.preconditioner)
+    assert float((variance - 1).abs().max()) < 5 * math.sqrt(2 / (CHAINS * 100))
+    mean = run.records.mean(dim=(0, 1)) - plane.basis.coefficients(irfft(posterior.centre, plane.basis.shape))
+    assert float((mean / each(posterior.preconditioner).sqrt()).abs().max()) < 5 / math.sqrt(CHAINS * 100)
+    assert float(diagnose(run.records[:4]).ess.min()) > 200
+
+
 # -- temperature ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("temper", ["data", "posterior"])
-def test_the_spread_grows_with_temperature_as_the_closed_form_does(plane: Oracle, temper: Temper) -> None:
+@pytest.mark.parametrize(("temper", "scheme"), [("data", "euler"), ("posterior", "euler"), ("posterior", "exact")])
+def test_the_spread_grows_with_temperature_as_the_closed_form_does(
+    plane: Oracle, temper: Temper, scheme: Scheme
+) -> None:
     y = data(plane)
     posterior, spreads = replace(posterior_of(plane, y), temper=temper), []
     for gamma in (0.3, 3.0):
-        run = walked(plane, replace(posterior, gamma=gamma), y, burn_in=160)
+        burn_in = 300 if scheme == "exact" else 160
+        run = walked(plane, replace(posterior, gamma=gamma), y, burn_in=burn_in, scheme=scheme)
         found = against(plane, run, y, gamma, temper)
         assert agrees(found), (gamma, found.std_z, found.mean_square_z)
         spreads.append(float(run.variance.mean()))
     assert spreads[1] > 1.5 * spreads[0]
 
 
-def test_cooling_gives_the_map_estimate(plane: Oracle) -> None:
+@pytest.mark.parametrize("scheme", ["euler", "exact"])
+def test_cooling_gives_the_map_estimate(plane: Oracle, scheme: Scheme) -> None:
     """Of a Gaussian the MAP estimate is the mean."""
     y = data(plane)
     gammas = [10 ** (-0.5 * i) for i in range(9)]
-    cold = anneal(posterior_of(plane, y), inflated(plane, y, 4), gammas, steps=40, generator=seeded(6))
+    cold = anneal(posterior_of(plane, y), inflated(plane, y, 4), gammas, steps=40, generator=seeded(6), scheme=scheme)
     apart = (plane.basis.coefficients(cold) - plane.model.mean(y)).square().sum(dim=1)
     assert float(apart.max()) < 3 * gammas[-1] * float(plane.model.posterior_covariance.trace())
     assert gammas[-1] <= 1e-4
