@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoaae.matching.reference import ReferenceReferee
@@ -53,6 +55,34 @@ def frozen_draw(clouds: Clouds, centres_zyx: Tensor, *, turns: int, quarter: boo
         for _ in centres_zyx
     ]
     return replace(draw, rotations=torch.cat(each))
+
+
+def places(first: int, count: int, step: int) -> NDArray[np.int64]:
+    """Centres from `first` to `first + count - 1`, evenly, no farther apart than `step`."""
+    gaps = -(-(count - 1) // step)
+    return first + np.round(np.linspace(0, count - 1, gaps + 1)).astype(np.int64)
+
+
+def frozen_draws(
+    clouds: Clouds, *, chains: int, turns: int, corner_zyx: Sequence[int] = (0, 0, 0)
+) -> list[CloudDraw]:
+    """Draw R and n for each chain, at all places of a tomogram that lie a patch apart.
+
+    Parameters
+    ----------
+    clouds : Clouds
+        Of that tomogram alone.
+    chains, turns : int
+        Draws, and turns at each place.
+    corner_zyx : (int, int, int)
+        Voxel of the volumes at which the tomogram begins.
+    """
+    axes = (torch.from_numpy(places(first, count, clouds.patch)) for first, count in clouds.centres())
+    centres = torch.cartesian_prod(*axes).reshape(-1, 3)
+    draws = [frozen_draw(clouds, centres, turns=turns) for _ in range(chains)]
+    for draw in draws:
+        draw.centre_zyx.add_(torch.tensor(corner_zyx))
+    return draws
 
 
 class StructureEnergy:

@@ -24,11 +24,10 @@ from cryoaae.io.mrc import create_volume
 from cryoaae.io.project import Tomogram
 from cryoaae.matching.reference import ReferenceReferee
 from cryoaae.matching.structure import Clouds, Microscope
-from cryoaae.matching.structure_energy import StructureEnergy, frozen_draw
+from cryoaae.matching.structure_energy import StructureEnergy, frozen_draws
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.patches.spectra import interpolate
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft, shell_index, shell_sum
-from cryoaae.restoration.energy_map import places
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.stream import Frame, from_working
 from cryoaae.sampling.descent import Descent, descend, misfit
@@ -101,17 +100,6 @@ def wiener(posterior: WedgePosterior) -> Tensor:
     return irfft(gain * rfft(posterior.measured), posterior.measured.shape)
 
 
-def structure_energy(
-    judge: ReferenceReferee, clouds: Clouds, microscope: Microscope, place: Place, *, turns: int, weight: float
-) -> StructureEnergy:
-    """The prior's energy of a whole working grid, told from places a patch apart in the tomogram."""
-    axes = (places(first, count, clouds.patch) for first, count in clouds.centres())
-    centres = torch.cartesian_prod(*map(torch.from_numpy, axes)).reshape(-1, 3)
-    draw = frozen_draw(clouds, centres, turns=turns)
-    draw.centre_zyx.add_(torch.tensor(place.corner))
-    return StructureEnergy(judge, microscope, [draw], weight=weight)
-
-
 def descended(
     tomogram: Tomogram,
     restored: Volume,
@@ -155,7 +143,8 @@ def descended(
         end (`sampling.descent.Descent`), "logit" of the frozen patches at the start and at the end, in nats.
     """
     plain = posterior_of(tomogram, halves, judge, place)
-    further = structure_energy(judge, clouds, microscope, place, turns=turns, weight=weight)
+    draws = frozen_draws(clouds, chains=1, turns=turns, corner_zyx=place.corner)
+    further = StructureEnergy(judge, microscope, draws, weight=weight)
     posterior = WedgePosterior(plain.measured, plain.support, plain.noise_power, plain.reference_power, further)
     begun = irfft(rfft(torch.from_numpy(start.astype(np.float64))) * plain.band, start.shape)
     found = descend(posterior, begun, steps=steps, advance=advance)

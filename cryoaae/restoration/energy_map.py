@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoaae.matching.structure import Clouds, Microscope, blocks_at
+from cryoaae.matching.structure_energy import places
 
 # Blocks that are turned and measured at once.
 BATCH = 16
@@ -65,12 +66,6 @@ class EnergyMap:
             ])
             out = np.moveaxis(np.tensordot(out, weights, axes=(axis, 0)), -1, axis)
         return out.astype(np.float32)
-
-
-def places(first: int, count: int, step: int) -> NDArray[np.int64]:
-    """Centres from `first` to `first + count - 1`, evenly, no farther apart than `step`."""
-    gaps = -(-(count - 1) // step)
-    return first + np.round(np.linspace(0, count - 1, gaps + 1)).astype(np.int64)
 
 
 @torch.no_grad()

@@ -27,14 +27,13 @@ from cryoaae.errors import InputError
 from cryoaae.matching.frozen import load_energy
 from cryoaae.matching.reference import ReferenceReferee
 from cryoaae.matching.structure import Clouds, Microscope
-from cryoaae.matching.structure_energy import StructureEnergy, frozen_draw
+from cryoaae.matching.structure_energy import StructureEnergy, frozen_draws
 from cryoaae.metrics.spread_factors import LEVEL
 from cryoaae.models.restorer import Restorer
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.patches.source import prepare_source
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.restoration.draw_sources import covering, covering_axes, generator_of
-from cryoaae.restoration.energy_map import places
 from cryoaae.restoration.half_likelihood import HalfLikelihood
 from cryoaae.restoration.held_out import SHELL_EDGES, SHELLS, sums_by_shell
 from cryoaae.restoration.learned_draws import WORK_SHARE, Learned
@@ -115,11 +114,8 @@ def structure_by(
         noise=torch.ones(1),
     )  # fmt: skip
     clouds = Clouds([source], patch=patch, block=block, generator=generator, device=device)
-    axes = (torch.from_numpy(places(first, count, patch)) for first, count in clouds.centres())
-    centres = torch.cartesian_prod(*axes).reshape(-1, 3)
-    draws = [frozen_draw(clouds, centres, turns=TURNS) for _ in range(chains)]
-    for draw in draws:  # a box lies within its continued grid
-        draw.centre_zyx.add_(torch.tensor([s.start for s in part]))
+    # A box lies within its continued grid.
+    draws = frozen_draws(clouds, chains=chains, turns=TURNS, corner_zyx=[s.start for s in part])
     microscope = Microscope([tomogram.wedge], patch=patch, block=block, device=device)
     voxels = math.prod(s.stop - s.start for s in part)
     return StructureEnergy(judge.to(device), microscope, draws, voxels=voxels)

@@ -12,7 +12,7 @@ from torch import Tensor
 from cryoaae.matching.frozen import REFERENCE_FILE, load_energy, save_energy
 from cryoaae.matching.reference import ReferenceReferee, learn_reference
 from cryoaae.matching.structure import CloudDraw, Clouds, Microscope, add_blocks, blocks_at
-from cryoaae.matching.structure_energy import StructureEnergy, frozen_draw
+from cryoaae.matching.structure_energy import StructureEnergy, frozen_draw, places
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.patches.source import prepare_source
@@ -22,7 +22,6 @@ from cryoaae.physics.fourier import irfft, rfft, shell_index, shell_sum
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.rotation import quarter_turns
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.energy_map import places
 from cryoaae.volume import Volume
 
 SIZE, PATCH, BLOCK = 40, 16, 28

@@ -19,13 +19,14 @@ from cryoaae.matching import transport as matching
 from cryoaae.matching.frozen import load_energy, save_energy
 from cryoaae.matching.referee import Referee
 from cryoaae.matching.structure import Clouds, Microscope, blocks_at
+from cryoaae.matching.structure_energy import places
 from cryoaae.matching.transport import Transport
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
 from cryoaae.patches.normalise import Normalisation
 from cryoaae.patches.source import prepare_source
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.energy_map import EnergyMap, energy_map, places
+from cryoaae.restoration.energy_map import EnergyMap, energy_map
 from cryoaae.volume import Volume
 
 SIZE, PATCH, BLOCK = 48, 16, 28
