@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    stores: Annotated[list[Path], typer.Argument(help="Stores of subtomograms, made by cryoaae extract.")],
+    stores: Annotated[
+        list[Path], typer.Argument(callback=o.present, help="Stores of subtomograms, made by cryoaae extract.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder to make.")],
     by: Annotated[
         str | None,
@@ -32,7 +34,11 @@ def command(
         typer.Option("--labels", help="The store's particle list with the class of some particles; one a store."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Run folder whose model, or references, are used; nothing is fitted.")
+        Path | None,
+        typer.Option(
+            "--model", callback=o.present,
+            help="Run folder whose model, or references, are used; nothing is fitted.",
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Fit the autoencoder for so many steps.", min=1)

@@ -11,9 +11,11 @@ from cryoaae.cli import options as o
 
 
 def command(
-    store: Annotated[Path, typer.Argument(help="A store of subtomograms, made by cryoaae extract.")],
+    store: Annotated[
+        Path, typer.Argument(callback=o.present, help="A store of subtomograms, made by cryoaae extract.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
-    model: Annotated[Path, typer.Option("--model", help="Run folder of cryoaae cluster.")],
+    model: Annotated[Path, typer.Option("--model", callback=o.present, help="Run folder of cryoaae cluster.")],
     device: o.Device = "auto",
     threads: o.Threads = None,
     overwrite: o.Overwrite = False,

@@ -11,9 +11,12 @@ from cryoaae.cli import options as o
 
 
 def command(
-    restored: Annotated[Path, typer.Argument(help="The restored tomogram (MRC).")],
+    restored: Annotated[Path, typer.Argument(callback=o.present, help="The restored tomogram (MRC).")],
     model: Annotated[
-        Path, typer.Option("--model", help="Run folder of `cryoaae fit` with --prior, or with codes (volumetric).")
+        Path,
+        typer.Option(
+            "--model", callback=o.present, help="Run folder of `cryoaae fit` with --prior, or with codes (volumetric)."
+        ),
     ],
     even: Annotated[Path, typer.Option("--even", help="Raw even half.")],
     odd: Annotated[Path, typer.Option("--odd", help="Raw odd half.")],

@@ -12,7 +12,7 @@ from cryoaae.errors import InputError, ItemsFailedError
 
 
 def command(
-    restored: Annotated[Path, typer.Argument(help="The restored tomogram (MRC).")],
+    restored: Annotated[Path, typer.Argument(callback=o.present, help="The restored tomogram (MRC).")],
     truth: Annotated[Path | None, typer.Option("--truth", help="The true density (MRC), if it is known.")] = None,
     even: Annotated[Path | None, typer.Option("--even", help="Raw even half.")] = None,
     odd: Annotated[Path | None, typer.Option("--odd", help="Raw odd half.")] = None,

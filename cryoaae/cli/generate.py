@@ -12,7 +12,10 @@ from cryoaae.cli import options as o
 
 def command(
     run: Annotated[
-        Path, typer.Argument(help="Run folder of cryoaae cluster, or of cryoaae fit --preset volumetric.")
+        Path,
+        typer.Argument(
+            callback=o.present, help="Run folder of cryoaae cluster, or of cryoaae fit --preset volumetric."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
     class_name: Annotated[

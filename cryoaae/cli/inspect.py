@@ -11,7 +11,12 @@ from cryoaae.cli import options as o
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A tomogram, tilts, weights, a checkpoint, a store or a run folder.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            callback=o.present, help="A tomogram, tilts, weights, a checkpoint, a store or a run folder."
+        ),
+    ],
     tilts: Annotated[Path | None, typer.Option("--tilts", help="Tilts to compare with the data.")] = None,
     tilt_range: o.TiltRange = None,
     tilt_axis: o.TiltAxis = "y",

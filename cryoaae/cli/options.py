@@ -15,6 +15,15 @@ from cryoaae.errors import InputError
 from cryoaae.runs.progress import ConsoleProgress
 from cryoaae.runs.signals import stop_on_signals
 
+
+def present(given: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Refuse a name that nothing has, before a command loads what it computes with, which takes seconds."""
+    for path in given if isinstance(given, list) else [given]:
+        if path is not None and not path.exists():
+            raise InputError(path, "no such file or folder", "check the name")
+    return given
+
+
 Inputs = Annotated[list[Path] | None, typer.Argument(help="MRC files, a folder of them, or a tomograms STAR file.")]
 Even = Annotated[list[str] | None, typer.Option("--even", help="Even half: file, folder or quoted glob; repeatable.")]
 Odd = Annotated[list[str] | None, typer.Option("--odd", help="Odd half, paired with --even by name; repeatable.")]
@@ -32,7 +41,8 @@ FillNonfinite = Annotated[
 Model = Annotated[
     Path | None,
     typer.Option(
-        "--model", help="Run folder of `cryoaae fit`, or its weights; default: the general restorer that comes along."
+        "--model", callback=present,
+        help="Run folder of `cryoaae fit`, or its weights; default: the general restorer that comes along.",
     ),
 ]
 Calibrate = Annotated[

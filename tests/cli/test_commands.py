@@ -230,6 +230,23 @@ def test_help_and_import_load_no_torch(code: str) -> None:
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cluster absent.h5 -o out", "cluster here --model absent -o out", "embed absent.h5 --model here -o out",
+        "generate absent -o out", "sample here --model absent -o out", "restore here --model absent -o out",
+        "evaluate absent.mrc --truth here", "energy absent.mrc --model here --even here --odd here -o out",
+        "inspect absent.mrc",
+    ],
+)  # fmt: skip
+def test_a_name_that_nothing_has_is_refused_at_once(words: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").touch()
+    monkeypatch.setitem(sys.modules, "torch", None)  # loading it would fail, with another message
+    refused(capsys, words.split(), "absent.*no such file.*check the name")
+    assert not Path("out").exists()
+
+
 def test_restore_loads_nothing_that_it_does_not_use(tiny: Path, tmp_path: Path) -> None:
     """Of what takes seconds to load: the first tile should come within ten."""
     words = [
