@@ -11,51 +11,19 @@ import torch
 from cryoaae.config import load_fit_config
 from cryoaae.errors import InputError
 from cryoaae.fitting.code_report import report_codes
-from cryoaae.fitting.loop import Loop, run
-from cryoaae.fitting.session import check_start, prepare
+from cryoaae.fitting.session import check_start
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest, save_rotating
-from cryoaae.io.project import Tomogram
 from cryoaae.models.general import GeneralRestorer
 from cryoaae.models.restorer import Restorer, RestorerSpec
-from cryoaae.physics.resample import band_limit
-from cryoaae.physics.wedge import MissingWedge
-from cryoaae.volume import Volume
 
+SIZE = 32
 UNET = FitSettings.from_spectrum(
     patch_size=16, block_size=32, blocks=2, renew_every=2, batch_size=2, widths=(4, 8), working_bin=1, minutes=None,
     steps=4, warm_up_steps=2, evaluations=2, held_out_fraction=0.0, refills=0, presence=False, code_dim=4,
     latent_prior="mmd",
 )  # fmt: skip
 AUTOENCODER = replace(UNET, network="autoencoder", code_patch=8, latent_prior="adversarial")
-
-
-def tomogram() -> Tomogram:
-    """Blobs seen through a wedge, with independent noise in the halves."""
-    generator = torch.Generator().manual_seed(0)
-    wedge = MissingWedge((-60.0, 60.0))
-    field = band_limit(torch.randn(32, 32, 32, generator=generator), 0.08, 0.12)
-    signal = (field / field.std() - 1.2).clamp(min=0) * 6
-    even, odd = (
-        Volume(wedge.measured(signal + torch.randn(32, 32, 32, generator=generator)).numpy(), 10.0) for _ in range(2)
-    )
-    return Tomogram("t", even, odd, None, wedge)
-
-
-def loop(settings: FitSettings, tmp_path: Path) -> Loop:
-    device = torch.device("cpu")
-    return prepare([tomogram()], settings, device=device, scratch=tmp_path / "scratch", init=None).loop
-
-
-def go(made: Loop, until: int | None = None) -> None:
-    def stop() -> None:
-        if until is not None and made.budget.step >= until:
-            raise InterruptedError
-
-    try:
-        run(made, on_step=lambda _: None, on_evaluation=lambda _: None, on_time=stop)
-    except InterruptedError:
-        return
 
 
 @pytest.mark.parametrize(
@@ -67,8 +35,8 @@ def go(made: Loop, until: int | None = None) -> None:
     ],
     ids=["bottleneck", "volumetric", "variational"],
 )
-def test_resume_is_bit_identical_with_codes_in_it(settings: FitSettings, phases: list[str], tmp_path: Path) -> None:
-    whole, broken, resumed = (loop(settings, tmp_path) for _ in range(3))
+def test_resume_is_bit_identical_with_codes_in_it(settings: FitSettings, phases, tmp_path: Path, loop, go) -> None:
+    whole, broken, resumed = (loop(settings) for _ in range(3))
     assert [phase.name for phase in whole.phases] == phases
     start = {name: value.clone() for name, value in whole.model.state_dict().items()}
     go(whole)
@@ -82,11 +50,11 @@ def test_resume_is_bit_identical_with_codes_in_it(settings: FitSettings, phases:
     assert moved == {"restorer", "latent", *({"referee"} & set(phases)), *({"start"} & {n.split(".")[0] for n in one})}
 
 
-def test_codes_come_nearer_to_their_prior_in_a_small_fit(tmp_path: Path) -> None:
+def test_codes_come_nearer_to_their_prior_in_a_small_fit(loop, go) -> None:
     settings = replace(
         AUTOENCODER, latent_prior="mmd", latent_weight=1e3, latent_share=1e3, steps=16, learning_rate=5e-3
     )
-    made = loop(settings, tmp_path)
+    made = loop(settings)
     made.feed.prepare(0, 0.0, None)
     _, before = report_codes(made.model.restorer, made.feed, settings)
     go(made)
@@ -97,13 +65,13 @@ def test_codes_come_nearer_to_their_prior_in_a_small_fit(tmp_path: Path) -> None
     assert not after["unused"]
 
 
-def test_without_a_latent_prior_nothing_of_it_is_made(tmp_path: Path) -> None:
-    plain = loop(replace(UNET, latent_prior="none"), tmp_path)
+def test_without_a_latent_prior_nothing_of_it_is_made(loop) -> None:
+    plain = loop(replace(UNET, latent_prior="none"))
     assert plain.model.restorer.code_dim == 0
     assert plain.figures() == {}
     assert not any(name.startswith("latent") for name in plain.model.state_dict())
     assert "code" not in plain.model.restorer.spec.network
-    coded = loop(replace(AUTOENCODER, latent_prior="none"), tmp_path)
+    coded = loop(replace(AUTOENCODER, latent_prior="none"))
     assert coded.model.restorer.code_dim == AUTOENCODER.code_dim
     assert coded.figures() == {}
 

@@ -8,67 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from cryoaae.errors import FittingDivergedError
 from cryoaae.fitting.budget import Budget, Plateau
-from cryoaae.fitting.loop import Loop, run
+from cryoaae.fitting.loop import Loop
 from cryoaae.fitting.presence import learn_presence
 from cryoaae.fitting.session import Session, prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest, save_rotating
-from cryoaae.io.project import Tomogram
 from cryoaae.models.general import GeneralRestorer
 from cryoaae.nets.presence import FEATURELESS, NOTHING, STRUCTURE
 from cryoaae.patches.featureless import random_phases
 from cryoaae.physics.fourier import irfft, rfft, taper
-from cryoaae.physics.resample import band_limit
-from cryoaae.physics.wedge import MissingWedge
-from cryoaae.volume import Volume
 
+SIZE = 48
 SMALL = FitSettings.from_spectrum(
     patch_size=16, block_size=36, blocks=2, renew_every=2, batch_size=1, widths=(4, 8), working_bin=1,
     minutes=None, steps=10, warm_up_steps=2, evaluations=4, held_out_fraction=0.1,
     refills=0,
 )  # fmt: skip
-
-
-def tomogram(seed: int = 0, *, single: bool = False) -> Tomogram:
-    """Blobs seen through a wedge, with independent noise in the halves."""
-    generator = torch.Generator().manual_seed(seed)
-    wedge = MissingWedge((-60.0, 60.0))
-    # Clipped, so not Gaussian: a stationary Gaussian's wedge cannot be predicted from the rest.
-    field = band_limit(torch.randn(48, 48, 48, generator=generator), 0.08, 0.12)
-    signal = (field / field.std() - 1.2).clamp(min=0) * 6
-    halves = [
-        Volume(np.asarray(wedge.measured(signal + torch.randn(48, 48, 48, generator=generator))), 10.0)
-        for _ in range(2)
-    ]
-    if single:
-        return Tomogram("t", None, None, halves[0], wedge)
-    return Tomogram("t", halves[0], halves[1], None, wedge)
-
-
-def loop(
-    settings: FitSettings, tmp_path: Path, *, single: bool = False, init: GeneralRestorer | None = None
-) -> Loop:
-    session = prepare(
-        [tomogram(single=single)], settings, device=torch.device("cpu"), scratch=tmp_path / "scratch", init=init
-    )
-    return session.loop
-
-
-def go(fit: Loop, until: int | None = None) -> str | None:
-    def stop() -> None:
-        if until is not None and fit.budget.step >= until:
-            raise InterruptedError
-
-    try:
-        return run(fit, on_step=lambda _: None, on_evaluation=lambda _: None, on_time=stop)
-    except InterruptedError:
-        return None
 
 
 def weights(fit: Loop) -> torch.Tensor:
@@ -86,7 +46,7 @@ def moved(session: Session, by: float) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.7, 1.0])
-def test_of_the_general_restorer_a_share_of_the_change_is_kept(kept: float, tmp_path: Path) -> None:
+def test_of_the_general_restorer_a_share_of_the_change_is_kept(kept: float, tmp_path: Path, tomogram) -> None:
     settings, general = replace(SMALL, kept_change=kept), GeneralRestorer.bundled()
     session = prepare([tomogram()], settings, device=torch.device("cpu"), scratch=tmp_path, init=general)
     before = moved(session, 0.5)
@@ -96,7 +56,7 @@ def test_of_the_general_restorer_a_share_of_the_change_is_kept(kept: float, tmp_
         torch.testing.assert_close(after[name], value + kept * 0.5)
 
 
-def test_of_any_other_start_all_is_kept(tmp_path: Path) -> None:
+def test_of_any_other_start_all_is_kept(tmp_path: Path, tomogram) -> None:
     session = prepare([tomogram()], SMALL, device=torch.device("cpu"), scratch=tmp_path, init=None)
     before = moved(session, 0.5)
     after = session.best().network.state_dict()
@@ -105,16 +65,16 @@ def test_of_any_other_start_all_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("refills", "general"), [(0, False), (1, False), (1, True)])
-def test_resume_is_bit_identical(refills: int, general: bool, tmp_path: Path) -> None:
+def test_resume_is_bit_identical(refills: int, general: bool, tmp_path: Path, loop, go) -> None:
     """Of two halves from the spectrum; and of a single volume, held to what the general restorer makes of it."""
     settings = replace(SMALL, refills=refills)
     data: dict[str, Any] = {"single": True, "init": GeneralRestorer.bundled()} if general else {}
-    whole = loop(settings, tmp_path, **data)
+    whole = loop(settings, **data)
     go(whole)
-    broken = loop(settings, tmp_path, **data)
+    broken = loop(settings, **data)
     go(broken, until=6)  # later than the refill
     save_rotating(tmp_path / "ckpt", broken.state())
-    resumed = loop(settings, tmp_path, **data)
+    resumed = loop(settings, **data)
     resumed.load_state(load_latest(tmp_path / "ckpt"))
     go(resumed)
     assert weights(whole).abs().max() > 0
@@ -122,12 +82,12 @@ def test_resume_is_bit_identical(refills: int, general: bool, tmp_path: Path) ->
     assert all(torch.equal(a, b) for a, b in zip(whole.best.values(), resumed.best.values(), strict=True))
 
 
-def test_resume_without_the_optimiser_differs(tmp_path: Path) -> None:
+def test_resume_without_the_optimiser_differs(loop, go) -> None:
     """The law above can fail: forgetting Adam's moments changes the weights."""
-    whole, broken = loop(SMALL, tmp_path), loop(SMALL, tmp_path)
+    whole, broken = loop(SMALL), loop(SMALL)
     go(whole)
     go(broken, until=5)
-    state, fresh = broken.state(), loop(SMALL, tmp_path)
+    state, fresh = broken.state(), loop(SMALL)
     state["optimisers"] = [o.state_dict() for o in fresh.optimisers]
     fresh.load_state(state)
     go(fresh)
@@ -149,15 +109,15 @@ def hidden_correlation(fit: Loop) -> float:
 
 
 @pytest.mark.parametrize("single", [False, True])
-def test_fitting_fills_wedges_on_data_kept_out(tmp_path: Path, single: bool) -> None:
-    fit = loop(replace(SMALL, steps=100, patch_size=24, block_size=44, widths=(8, 16)), tmp_path, single=single)
+def test_fitting_fills_wedges_on_data_kept_out(tmp_path: Path, single: bool, loop, go) -> None:
+    fit = loop(replace(SMALL, steps=100, patch_size=24, block_size=44, widths=(8, 16)), single=single)
     before = hidden_correlation(fit)
     go(fit)
     assert hidden_correlation(fit) > before + 0.05
 
 
-def test_a_bad_step_is_skipped_then_rolled_back_then_refused(tmp_path: Path) -> None:
-    fit = loop(SMALL, tmp_path)
+def test_a_bad_step_is_skipped_then_rolled_back_then_refused(loop, go) -> None:
+    fit = loop(SMALL)
     go(fit, until=2)
     before = weights(fit).clone()
     with torch.no_grad():
@@ -202,9 +162,9 @@ def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_presence_is_learned_and_leaves_the_network(tmp_path: Path) -> None:
+def test_presence_is_learned_and_leaves_the_network(tomogram, loop, go) -> None:
     settings = replace(SMALL, steps=40, patch_size=24, block_size=60, blocks=6)
-    fit = loop(settings, tmp_path)
+    fit = loop(settings)
     go(fit)
     restorer = fit.average.restorer
     again = copy.deepcopy(restorer)

@@ -6,7 +6,6 @@ import csv
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,22 +13,18 @@ import torch
 from cryoaae import fit
 from cryoaae.config import load_fit_config
 from cryoaae.errors import FittingDivergedError, InputError
-from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.session import prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.io.mrc import write_volume
-from cryoaae.io.project import Tomogram
 from cryoaae.matching import transport
 from cryoaae.matching.frozen import load_energy
 from cryoaae.matching.referee import PATIENCE, Referee
 from cryoaae.models.adversarial_prior import AdversarialPrior
 from cryoaae.models.restorer import Restorer
 from cryoaae.models.transport_prior import TransportPrior
-from cryoaae.physics.resample import band_limit
-from cryoaae.physics.wedge import MissingWedge
-from cryoaae.volume import Volume
 
+SIZE = 40
 SMALL = FitSettings.from_spectrum(
     patch_size=16, block_size=36, blocks=2, renew_every=2, batch_size=1, widths=(4, 8), working_bin=1,
     minutes=None, steps=6, warm_up_steps=2, evaluations=2, held_out_fraction=0.1, refills=0, presence=False,
@@ -45,34 +40,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "LEAST", 8)
 
 
-def tomogram(*, single: bool = False) -> Tomogram:
-    """Blobs seen through a wedge, with independent noise in the halves."""
-    generator = torch.Generator().manual_seed(0)
-    wedge = MissingWedge((-60.0, 60.0))
-    field = band_limit(torch.randn(40, 40, 40, generator=generator), 0.08, 0.12)
-    signal = (field / field.std() - 1.2).clamp(min=0) * 6
-    even, odd = (
-        Volume(wedge.measured(signal + torch.randn(40, 40, 40, generator=generator)).numpy(), 10.0) for _ in range(2)
-    )
-    return Tomogram("t", None, None, even, wedge) if single else Tomogram("t", even, odd, None, wedge)
-
-
-def loop(settings: FitSettings, tmp_path: Path) -> Loop:
-    session = prepare([tomogram()], settings, device=torch.device("cpu"), scratch=tmp_path / "scratch", init=None)
-    return session.loop
-
-
-def go(done: Loop, until: int | None = None) -> None:
-    def stop() -> None:
-        if until is not None and done.budget.step >= until:
-            raise InterruptedError
-
-    try:
-        run(done, on_step=lambda _: None, on_evaluation=lambda _: None, on_time=stop)
-    except InterruptedError:
-        return
-
-
 @pytest.mark.parametrize(
     ("settings", "moving"),
     [
@@ -84,8 +51,8 @@ def go(done: Loop, until: int | None = None) -> None:
     ids=["referee", "spectral", "sinkhorn", "sliced"],
 )
 @pytest.mark.usefixtures("soon")
-def test_resume_is_bit_identical_with_the_prior_in_it(settings: FitSettings, moving: str, tmp_path: Path) -> None:
-    whole, broken, resumed = (loop(settings, tmp_path) for _ in range(3))
+def test_resume_is_bit_identical_with_the_prior_in_it(settings: FitSettings, moving, tmp_path: Path, loop, go) -> None:
+    whole, broken, resumed = (loop(settings) for _ in range(3))
     start = {name: value.clone() for name, value in whole.model.state_dict().items()}
     go(whole)
     go(broken, until=3)
@@ -101,8 +68,8 @@ def test_resume_is_bit_identical_with_the_prior_in_it(settings: FitSettings, mov
         assert broken.model.transport.ready, "before it was stopped"
 
 
-def test_without_a_prior_nothing_of_it_is_made(tmp_path: Path) -> None:
-    plain = loop(replace(SMALL, prior="none"), tmp_path)
+def test_without_a_prior_nothing_of_it_is_made(loop) -> None:
+    plain = loop(replace(SMALL, prior="none"))
     assert [phase.name for phase in plain.phases] == ["pairs"]
     assert plain.figures() == {}
     assert not any(name.startswith(("referee", "transport")) for name in plain.model.state_dict())
@@ -110,9 +77,9 @@ def test_without_a_prior_nothing_of_it_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [SMALL, TRANSPORT], ids=["adversarial", "transport"])
 @pytest.mark.usefixtures("soon")
-def test_the_energys_gradient_is_its_own_and_no_more_than_its_share(settings: FitSettings, tmp_path: Path) -> None:
+def test_the_energys_gradient_is_its_own_and_no_more_than_its_share(settings: FitSettings, loop) -> None:
     """Against the plain backward pass, without the cap and with it."""
-    made = loop(settings, tmp_path)
+    made = loop(settings)
     model = made.model
     made.feed.prepare(0, 0.0, made.average)
     torch.nn.init.normal_(model.restorer.network.last.weight, std=0.1)
@@ -142,8 +109,8 @@ def test_the_energys_gradient_is_its_own_and_no_more_than_its_share(settings: Fi
     assert ratio == pytest.approx(0.1, rel=1e-3)
 
 
-def test_a_referee_in_trouble_sends_the_fit_back_once_and_then_ends_it(tmp_path: Path) -> None:
-    made = loop(SMALL, tmp_path)
+def test_a_referee_in_trouble_sends_the_fit_back_once_and_then_ends_it(loop, go) -> None:
+    made = loop(SMALL)
     go(made, until=2)
     made.model.referee.accuracy.fill_(0.5)
     made.keep_good()
@@ -162,11 +129,11 @@ def test_a_referee_in_trouble_sends_the_fit_back_once_and_then_ends_it(tmp_path:
         assert all(torch.equal(value, good[name]) for name, value in made.model.state_dict().items())
 
 
-def test_a_run_that_a_lost_referee_ends_leaves_its_last_good_state(tmp_path: Path, monkeypatch: Any) -> None:
-    start = loop(SMALL, tmp_path).good["model"]
+def test_a_run_that_a_lost_referee_ends_leaves_its_last_good_state(tmp_path: Path, monkeypatch, tomogram, loop) -> None:
+    start = loop(SMALL).good["model"]
     monkeypatch.setattr(Referee, "trouble", lambda self: "lost")
     with pytest.raises(FittingDivergedError, match="'referee', last good at step 0: lost"):
-        fit_halves(tmp_path)
+        fit_halves(tomogram, tmp_path)
     left = load_latest(tmp_path / "run" / "checkpoints")
     assert left["model"].keys() == start.keys()
     assert left["step"] == 1, "back once, and ended by the second step"
@@ -176,7 +143,7 @@ def test_a_run_that_a_lost_referee_ends_leaves_its_last_good_state(tmp_path: Pat
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_single_volumes_and_unknown_priors_are_refused(tmp_path: Path) -> None:
+def test_single_volumes_and_unknown_priors_are_refused(tmp_path: Path, tomogram) -> None:
     with pytest.raises(InputError, match="--prior none"):
         prepare([tomogram(single=True)], SMALL, device=torch.device("cpu"), scratch=tmp_path, init=None)
     write_volume(tmp_path / "single.mrc", tomogram(single=True).volumes[0].numpy(), voxel_size_angstrom=10.0)
@@ -199,7 +166,7 @@ def test_patches_of_a_prior_fit_into_turned_blocks() -> None:
         assert 8 <= patch <= size / math.sqrt(3)
 
 
-def fit_halves(folder: Path, settings: FitSettings = SMALL) -> Path:
+def fit_halves(tomogram, folder: Path, settings: FitSettings = SMALL) -> Path:
     """From files to a run folder."""
     for name, volume in zip(("even", "odd"), tomogram().volumes, strict=True):
         write_volume(folder / f"{name}.mrc", volume.numpy(), voxel_size_angstrom=10.0)
@@ -210,8 +177,8 @@ def fit_halves(folder: Path, settings: FitSettings = SMALL) -> Path:
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_run_with_transport_writes_its_record_and_its_energy(tmp_path: Path) -> None:
-    run_folder = fit_halves(tmp_path, TRANSPORT)
+def test_a_run_with_transport_writes_its_record_and_its_energy(tmp_path: Path, tomogram) -> None:
+    run_folder = fit_halves(tomogram, tmp_path, TRANSPORT)
     with (run_folder / "metrics.csv").open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["divergence"]) > 0
@@ -224,8 +191,8 @@ def test_a_run_with_transport_writes_its_record_and_its_energy(tmp_path: Path) -
     assert all(torch.equal(value, kept[f"transport.{name}"]) for name, value in matcher.state_dict().items())
 
 
-def test_a_run_with_a_prior_writes_its_record_and_a_restorer_that_loads(tmp_path: Path) -> None:
-    run_folder = fit_halves(tmp_path)
+def test_a_run_with_a_prior_writes_its_record_and_a_restorer_that_loads(tmp_path: Path, tomogram) -> None:
+    run_folder = fit_halves(tomogram, tmp_path)
     with (run_folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 2
