@@ -81,6 +81,23 @@ class Poses:
     class_log_weight: Tensor
     gain: Tensor
 
+    @classmethod
+    def empty(cls, count: int, kept: int, classes: int, device: torch.device) -> Poses:
+        """Room for those of `count` particles.
+
+        Taken at once: small results kept from batch to batch would lie where the large matrices of scores were, and
+        these would find new room each time.
+        """
+        cell, shift = torch.empty(2, count, kept, dtype=torch.int64, device=device)
+        log_weight, of_class = torch.empty(count, kept, device=device), torch.empty(count, classes, device=device)
+        log_evidence, gain = torch.empty(2, count, device=device)
+        return cls(cell, shift, log_weight, log_evidence, of_class, gain)
+
+    def put(self, rows: slice, found: Poses) -> None:
+        """Write those of some of the particles."""
+        for name in ("cell", "shift", "log_weight", "log_evidence", "class_log_weight", "gain"):
+            getattr(self, name)[rows] = getattr(found, name)
+
     @property
     def weight(self) -> Tensor:
         """Posterior weight of each pose, (n, p), summing to 1."""
@@ -129,7 +146,7 @@ def search(
     table = torch.view_as_real(turned).reshape(classes * rotations, 2 * count)
     norms = _shell_norms(particles, turned, noise_power)
     prior = (log_proportions - math.log(rotations)).repeat_interleave(rotations)
-    found = []
+    poses = Poses.empty(len(particles), min(keep, len(table)), classes, table.device)
     step = max(1, CHUNK // (len(grid.shifts_zyx) * len(table)))
     for rows in _chunks(len(particles), step):
         moved = _moved_back(particles, rows, grid, noise_power)
@@ -142,8 +159,8 @@ def search(
         score = best - norm
         if allowed is not None:
             score.masked_fill_(~allowed[rows].repeat_interleave(rotations, dim=1), -torch.inf)
-        found.append(_likeliest(score, shift, None, prior, classes, temperature, keep))
-    return _joined(found)
+        poses.put(rows, _likeliest(score, shift, None, prior, classes, temperature, keep))
+    return poses
 
 
 def refine(
@@ -168,7 +185,7 @@ def refine(
     classes, rotations, count = turned.shape
     table = torch.view_as_real(turned).reshape(classes * rotations, 2 * count)
     prior = (log_proportions - math.log(rotations)).repeat_interleave(rotations)
-    found = []
+    poses = Poses.empty(len(particles), min(keep, candidates.shape[1]), classes, table.device)
     for rows in _chunks(len(particles), max(1, CHUNK // (candidates.shape[1] * 4 * count))):
         cells = candidates[rows].sort(dim=1).values
         chosen = table[cells]  # (b, m, 2 q)
@@ -180,8 +197,8 @@ def refine(
         score[:, 1:][cells[:, 1:] == cells[:, :-1]] = -torch.inf
         if allowed is not None:
             score.masked_fill_(~allowed[rows].gather(1, cells // rotations), -torch.inf)
-        found.append(_likeliest(score, shift, cells, prior, classes, temperature, keep))
-    return _joined(found)
+        poses.put(rows, _likeliest(score, shift, cells, prior, classes, temperature, keep))
+    return poses
 
 
 def _chunks(total: int, step: int) -> Iterator[slice]:
@@ -224,7 +241,3 @@ def _likeliest(
         cell, shift.gather(1, place), best, torch.logsumexp(log_weight, dim=1), by_class, score.max(dim=1).values
     )
 
-
-def _joined(parts: list[Poses]) -> Poses:
-    names = ("cell", "shift", "log_weight", "log_evidence", "class_log_weight", "gain")
-    return Poses(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
