@@ -155,7 +155,7 @@ def test_dry_runs_answer_in_json_and_write_nothing(halves, tmp_path, capsys) -> 
 MISUSED = {
     "unknown command": (["frobnicate"], "frobnicate.*cryoaae --help"),
     "unknown option": (["fit", "--bogus"], "--bogus.*cryoaae fit --help"),
-    "option left out": (["embed", "x.h5", "-o", "y"], "--model"),
+    "option left out": (["embed", __file__, "-o", "y"], "--model"),
     "no number": (["fit", "x.mrc", "-o", "run", "--minutes", "abc"], "--minutes"),
     "one number for two": (["fit", "x.mrc", "-o", "run", "--tilt-range", "-60"], "--tilt-range"),
     "too small": (["fit", "x.mrc", "-o", "run", "--steps", "0"], "--steps"),

@@ -166,7 +166,7 @@ def test_a_cluster_has_the_label_of_the_class_that_its_particles_are_of():
         (["--by", "autoencoder", "--set", "divergence={name: adversarail}"], "did you mean 'adversarial'"),
         (["--by", "autoencoder", "--set", "widths=[4,4,4,4,4]"], "leave nothing"),
         (["--by", "guessing"], "'guessing' is not known"),
-        (["--by", "both", "--model", "absent"], "--model is fitted"),
+        (["--by", "both", "--model", "."], "--model is fitted"),
         (["--by", "alignment", "--labels", "absent.star"], "no such file"),
         (["--steps", "9"], "is for the autoencoder"),
         (["--set", "classes=4"], "is for the autoencoder"),
@@ -175,7 +175,7 @@ def test_a_cluster_has_the_label_of_the_class_that_its_particles_are_of():
         (["--clusters", "60"], "96 particles for 120 references"),
         (["--labels", "absent.star"], "no such file"),
         (["--model", "absent"], "no such file"),
-        (["--model", "absent", "--steps", "3"], "--model is fitted"),
+        (["--model", ".", "--steps", "3"], "--model is fitted"),
         (["--preset", "best"], "'best' is none of fast, full"),
     ],
 )
