@@ -35,6 +35,8 @@ FORMAT, VERSION = "cryoaae-subtomograms", 1
 UNWRITTEN = -1
 # Facts of a store that may differ when it is made again from the same: where files lay, versions.
 PROVENANCE = "provenance"
+# Kind of a store whose boxes are cut about the coordinates: the origins say where the particles truly are in them.
+SIMULATION = "simulation"
 # After so many particles the file is flushed: what a crash can cost.
 FLUSH_EVERY = 32
 TEXT_COLUMNS = ("tomogram", "class")

@@ -42,12 +42,15 @@ class GeneralSpec:
         Smallest and largest working voxel, and end of the tilt range, in training.
     training : dict
         How the weights came about: steps, minutes, machine, data.
+    noise_to_signal : float
+        The most noise in training, standard deviations over that of the signal.
     """
 
     network: dict[str, Any]
     voxel_size_angstrom: tuple[float, float]
     tilt_end_deg: tuple[float, float]
     training: dict[str, Any] = field(default_factory=dict)
+    noise_to_signal: float = 4.0
 
 
 class GeneralRestorer(nn.Module):
@@ -122,8 +125,10 @@ class GeneralRestorer(nn.Module):
         made.presence_known.copy_(self.presence_known)
         return made.eval()
 
-    def outside(self, wedge: MissingWedge, working_voxel_angstrom: float) -> list[str]:
-        """What of a tomogram lies outside of what it was trained on, in words; empty if nothing."""
+    def outside(
+        self, wedge: MissingWedge, working_voxel_angstrom: float, noise_to_signal: float = 0.0
+    ) -> list[str]:
+        """What of a tomogram, or of particles, lies outside of what it was trained on, in words; empty if nothing."""
         found = []
         low, high = self.spec.voxel_size_angstrom
         if not low <= working_voxel_angstrom <= high:
@@ -134,6 +139,9 @@ class GeneralRestorer(nn.Module):
             found.append(f"tilts to {ends[0]:g} and {ends[1]:g} degrees (trained on {least:g} to {most:g})")
         if abs((wedge.tilt_axis_deg + 45) % 90 - 45) > AXIS_DEG:
             found.append(f"a tilt axis at {wedge.tilt_axis_deg:g} degrees (trained on axes along y; x will do)")
+        if noise_to_signal > self.spec.noise_to_signal:
+            trained = self.spec.noise_to_signal
+            found.append(f"noise {noise_to_signal:.1f} times as loud as the signal (trained up to {trained:.1f})")
         return found
 
     def save(self, path: Path) -> None:

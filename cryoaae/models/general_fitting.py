@@ -27,7 +27,7 @@ class SceneBatch:
     Parameters
     ----------
     inputs : (b, 2, p, p, p)
-        Tomogram and its Wiener estimate.
+        Tomogram and its Wiener estimate; larger than the targets where a margin is shown.
     targets : (b, 1, p, p, p)
         Truth, in the tomogram's units.
     kept : (b, 1, p, p, p // 2 + 1) bool
@@ -66,11 +66,13 @@ class GeneralFitting(nn.Module):
         With two input channels and conditions.
     hidden_weight : float
         Weight of what was not measured.
+    margin : int
+        Voxels of the inputs ahead of the targets, which are shown and not judged; as many as are left lie behind.
     """
 
-    def __init__(self, network: UNet, hidden_weight: float = 2.0) -> None:
+    def __init__(self, network: UNet, hidden_weight: float = 2.0, margin: int = 0) -> None:
         super().__init__()
-        self.network, self.hidden_weight = network, hidden_weight
+        self.network, self.hidden_weight, self.margin = network, hidden_weight, margin
 
     def phases(self) -> list[Phase]:
         """One phase: the network's weights descend the error."""
@@ -86,7 +88,9 @@ class GeneralFitting(nn.Module):
     def error(self, batch: SceneBatch) -> Tensor:
         """Share of the Wiener estimate's error that is left, mean over the batch."""
         linear = batch.inputs[:, 1:]
-        errors = (linear + self.network(batch.inputs, batch.condition) - batch.targets, linear - batch.targets)
+        z, y, x = (slice(self.margin, self.margin + n) for n in batch.targets.shape[-3:])
+        estimates = linear + self.network(batch.inputs, batch.condition), linear
+        errors = [estimate[..., z, y, x] - batch.targets for estimate in estimates]
         left, linear_left = (
             squared_error(error, batch.kept, batch.shell_weight, self.hidden_weight) for error in errors
         )

@@ -48,7 +48,7 @@ def particle_spectra(particles: Iterable[tuple[Tensor, Tensor, Hashable]], box: 
     passes: dict[Hashable, Tensor] = {}
     for spectrum, support, name in particles:
         if name not in passes:
-            passes[name] = shell_sum(_windowed_power(support, outside) * (support * weight), index, shells)
+            passes[name] = shell_sum(windowed_power(support, outside) * (support * weight), index, shells)
         background = rfft(irfft(spectrum, (box,) * 3) * outside)
         noise += shell_sum(background.abs() ** 2 * (support * weight), index, shells)
         passed += passes[name]
@@ -63,7 +63,7 @@ def particle_spectra(particles: Iterable[tuple[Tensor, Tensor, Hashable]], box: 
     return Spectra((total - noise).clamp(min=0.0), noise)
 
 
-def _windowed_power(support: Tensor, window: Tensor) -> Tensor:
+def windowed_power(support: Tensor, window: Tensor) -> Tensor:
     """Power of unit noise of a support, seen through a window (z, y, x), on the half spectrum: |F w|^2 * M."""
     shape = tuple(window.shape)
     spread = irfft(rfft(window).abs() ** 2 + 0j, shape)

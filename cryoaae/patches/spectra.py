@@ -70,6 +70,13 @@ class Spectra:
         centre = (torch.arange(len(self.signal), dtype=torch.float64) + 0.5) / len(self.signal)
         return torch.where(centre * self.freq_max < self.cutoff(floor), self.fsc, 0.0)
 
+    @property
+    def noise_to_signal(self) -> float:
+        """Noise over signal, standard deviations over the whole band; a shell counts by its coefficients."""
+        k = torch.arange(len(self.signal), dtype=torch.float64) + 0.5
+        signal, noise = ((k**2 * power).sum() for power in (self.signal, self.noise))
+        return float((noise / signal.clamp(min=torch.finfo(torch.float64).tiny)).sqrt())
+
     def normalised(self, scale: float) -> Spectra:
         """The same for densities divided by `scale`."""
         return Spectra(self.signal / scale**2, self.noise / scale**2, self.freq_max)

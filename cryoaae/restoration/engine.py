@@ -122,12 +122,14 @@ class Plan:
     voxel_budget: float
 
 
-def plan_restoration(shape_zyx: tuple[int, int, int], model: Any, options: RestoreOptions) -> Plan:
+def plan_restoration(
+    shape_zyx: tuple[int, int, int], model: Any, options: RestoreOptions, *, face_pad: int = FACE_PAD
+) -> Plan:
     """Choose tiles by the memory at hand and add up what restoring a (z, y, x) tomogram takes."""
     device = choose_device(options.device)
     model.to(device).eval()
     multiple = int(model.multiple)
-    frame = Frame.plan(shape_zyx, working_bin=int(model.spec.working_bin), multiple=multiple, pad=FACE_PAD)
+    frame = Frame.plan(shape_zyx, working_bin=int(model.spec.working_bin), multiple=multiple, pad=face_pad)
     grid = TileGrid(frame.working_zyx, int(model.halo), multiple)
     budget = options.memory_bytes or memory_budget(device)
     voxel_bytes = activation_bytes(model, multiple=multiple, device=device)

@@ -18,6 +18,8 @@ from cryoaae.volume import Volume, mean_volume
 
 # Working voxels an axis of the part that tells the contrast.
 PART = 96
+# What a general restorer's record of training calls the store that its particles were simulated for.
+PARTICLES_LIKE = "particles_like"
 
 
 def settled(model: Any, volumes: Sequence[Volume], wedge: MissingWedge | None, *, of_mean: bool = True) -> Any:
@@ -74,7 +76,7 @@ def contrast_of(volumes: Sequence[Volume], working_bin: int) -> int:
     return 1 if float((density**3).mean()) >= 0 else -1
 
 
-def caveats(general: Any, model: Any, wedge: MissingWedge) -> list[str]:
+def caveats(general: Any, model: Any, wedge: MissingWedge, *, noise_to_signal: float = 0.0) -> list[str]:
     """What a user should know of a restoration by a general restorer; nothing of others.
 
     Parameters
@@ -83,13 +85,18 @@ def caveats(general: Any, model: Any, wedge: MissingWedge) -> list[str]:
         The one given.
     model : Restorer
         What was made of it for the tomogram.
+    noise_to_signal : float
+        Of what is restored, where it is known; 0: not asked.
     """
     if not isinstance(general, GeneralRestorer):
         return []
     shade = "bright" if model.spec.contrast > 0 else "dark"
-    words = [f"general restorer (no fit); structures taken to be {shade}"]
-    outside = general.outside(wedge, model.spec.working_bin * model.spec.voxel_size_angstrom)
-    return words + [f"outside of what the general restorer was trained on: {what}" for what in outside]
+    like = general.spec.training.get(PARTICLES_LIKE)
+    name = f"restorer fitted on simulated particles like those of {like}" if like else "general restorer (no fit)"
+    words = [f"{name}; structures taken to be {shade}"]
+    outside = general.outside(wedge, model.spec.working_bin * model.spec.voxel_size_angstrom, noise_to_signal)
+    what_it_is = "restorer" if like else "general restorer"
+    return words + [f"outside of what the {what_it_is} was trained on: {what}" for what in outside]
 
 
 def seen_by(model: Any, volumes: Sequence[Volume]) -> list[Volume]:

@@ -1,25 +1,20 @@
 """Restores the particles of a store, each by itself in its own wedge, into a store of the same particles.
 
 What a tomogram tells of itself, all particles of a store tell together: mean and scale of the density, and the spectra
-of signal and noise, which lies outside of the sphere that holds a particle (`patches.particle_spectra`). By itself a
-box of noise would be taken for as loud as one with a particle in it. The density goes on beyond the faces of a box by
-reflection, as that of a tomogram does.
+of signal and noise (`restoration.particle_density`). By itself a box of noise would be taken for as loud as one with a
+particle in it. The density goes on beyond the faces of a box by reflection, as that of a tomogram does.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cryoaae.errors import InputError, InterruptedRunError
 from cryoaae.io.atomic import check_output
@@ -27,24 +22,22 @@ from cryoaae.io.names import STORE_SUFFIXES
 from cryoaae.io.store import PROVENANCE, StoreWriter, SubtomogramStore, other_facts, partial_path
 from cryoaae.io.weights import digest
 from cryoaae.models.general import GeneralRestorer, load_any
-from cryoaae.patches.normalise import CONSTANT, Normalisation
-from cryoaae.patches.particle_spectra import particle_spectra
-from cryoaae.patches.spectra import Spectra, choose_working_bin
-from cryoaae.physics.fourier import rfft
-from cryoaae.physics.resample import to_working_grid
-from cryoaae.physics.wedge import IDENTITY, MissingWedge
+from cryoaae.patches.normalise import Normalisation
+from cryoaae.patches.spectra import Spectra
+from cryoaae.physics.wedge import IDENTITY
 from cryoaae.restoration.done import OF_NO_MATTER
 from cryoaae.restoration.engine import Outputs, Plan, RestoreOptions, plan_restoration, restore_volumes
 from cryoaae.restoration.fitted_on import check_voxel_size
-from cryoaae.restoration.general import caveats
+from cryoaae.restoration.general import PARTICLES_LIKE, caveats
+from cryoaae.restoration.particle_density import ParticleDensity
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.provenance import file_facts, versions
 from cryoaae.runs.resources import keep_freed_memory, preflight, set_threads
 from cryoaae.volume import Volume
 
-# Particles over which density and noise are measured.
-MEASURED = 400
+# Working voxels shown beyond each face of a box: reflected density, which holds no particle.
+FACE_PAD = 4
 # Models kept, one for each wedge; particles of a tomogram come together.
 KEPT_MODELS = 16
 RESTORED = "restored"
@@ -211,8 +204,23 @@ class _Restoration:
 
     def caveats(self) -> list[str]:
         """What a user should know of the model, once for all wedges."""
-        lines = (caveats(self.general, self.model(0), wedge) for wedge in self.store.facts.wedges)
+        model, loud = self.model(0), self._noise_to_signal()
+        lines = (caveats(self.general, model, wedge, noise_to_signal=loud) for wedge in self.store.facts.wedges)
         return list(dict.fromkeys(words for some in lines for words in some))
+
+    def _told_spectra(self) -> Spectra:
+        """By poses only for a restorer that was fitted on simulations with such spectra.
+
+        One that was trained on tomograms makes no more of them (docs/decisions/0037).
+        """
+        like_these = PARTICLES_LIKE in self.general.spec.training
+        return self.density.spectra if like_these else self.density.by_background
+
+    def _noise_to_signal(self) -> float:
+        """On the working grid; 0 for a restorer that was fitted, which is not told."""
+        if not self._is_general:
+            return 0.0
+        return self.density.spectra.on_working_grid(self.density.working_bin, 1.0).noise_to_signal
 
     def run(self, progress: Progress) -> RestoredStore:
         """Restore every particle that is not restored yet.
@@ -278,75 +286,26 @@ class _Restoration:
         if number not in self._models:
             if len(self._models) >= KEPT_MODELS:
                 self._models.clear()
-            voxel, scale, factor = self.store.voxel_size_angstrom, abs(self.normalisation.scale), self.working_bin
+            scale, factor, spectra = self.normalisation.scale, self.density.working_bin, self._told_spectra()
             self._models[number] = self.general.restorer(
-                self.spectra.on_working_grid(factor, scale), self.store.facts.wedges[number],
-                fine=self.spectra.normalised(scale), working_bin=factor, voxel_size_angstrom=voxel, halves=1,
+                spectra.on_working_grid(factor, scale), self.store.facts.wedges[number],
+                fine=spectra.normalised(scale), working_bin=factor,
+                voxel_size_angstrom=self.store.voxel_size_angstrom, halves=1,
             )  # fmt: skip
         return self._models[number]
 
     def plan(self, number: int) -> Plan:
         """How a particle goes through the network; the same for all, but for the model."""
-        return plan_restoration((self.store.box,) * 3, self.model(number), self.options)
+        return plan_restoration((self.store.box,) * 3, self.model(number), self.options, face_pad=FACE_PAD)
 
     @cached_property
-    def working_bin(self) -> int:
-        if not self._is_general:
-            return int(self.general.spec.working_bin)
-        box = (self.store.box,) * 3
-        return choose_working_bin(self.spectra, box, voxel_size_angstrom=self.store.voxel_size_angstrom)
+    def density(self) -> ParticleDensity:
+        """What the particles tell together."""
+        return ParticleDensity(self.store, None if self._is_general else int(self.general.spec.working_bin))
 
     @cached_property
     def normalisation(self) -> Normalisation:
-        """Mean and scale over the store; negative where structures were dark in what a restorer was fitted on.
-
-        Raises
-        ------
-        InputError
-            When the density is constant.
-        """
-        factor, means, squares = self.working_bin, [], []
-        for i in self._sample():
-            voxels = torch.from_numpy(self.store.volume(i)).double()
-            means.append(float(voxels.mean()))
-            squares.append(float(to_working_grid((voxels - means[-1]).float(), factor).double().square().mean()))
-        mean, scale = float(np.mean(means)), math.sqrt(float(np.mean(squares)))
-        if not scale > CONSTANT * abs(mean):
-            raise InputError(self.store.path, f"the density is constant ({mean:g})", "extract particles with contrast")
+        """Mean and scale over the store; negative where structures were dark in what a restorer was fitted on."""
+        found = self.density.normalisation
         dark = not self._is_general and self.store.about.get("density_of_input") == "dark"
-        return Normalisation(mean, -scale if dark else scale)
-
-    @cached_property
-    def spectra(self) -> Spectra:
-        """Of the particles as they are.
-
-        Raises
-        ------
-        InputError
-            When they have no background.
-        """
-        box, facts = (self.store.box,) * 3, self.store.facts
-
-        def measured() -> Iterator[tuple[Tensor, Tensor, int]]:
-            supports: dict[int, Tensor] = {}
-            for i in self._sample():
-                number, voxels = int(facts.wedge_index[i]), torch.from_numpy(self.store.volume(i))
-                if number not in supports:
-                    supports[number] = _without_mean(facts.wedges[number], box)
-                yield rfft(voxels - voxels.mean()) * supports[number], supports[number], number
-
-        found = particle_spectra(measured(), self.store.box)
-        if found is None:
-            raise InputError(self.store.path, "has no background to measure noise in", "extract larger boxes")
-        return found
-
-    def _sample(self) -> list[int]:
-        """Particles that are measured, evenly over the store."""
-        count = len(self.store)
-        return np.unique(np.linspace(0, count - 1, min(MEASURED, count)).round().astype(int)).tolist()
-
-
-def _without_mean(wedge: MissingWedge, box: tuple[int, int, int]) -> Tensor:
-    support = wedge.support(box)
-    support[0, 0, 0] = False
-    return support
+        return Normalisation(found.mean, -found.scale) if dark else found

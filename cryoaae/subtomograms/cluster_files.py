@@ -14,11 +14,11 @@ from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import write_volume
 from cryoaae.io.particle_files import write_particles
 from cryoaae.io.particle_poses import pose_columns
+from cryoaae.io.store import SIMULATION
 from cryoaae.runs.progress import Progress
 from cryoaae.subtomograms.average import Average, average
 from cryoaae.subtomograms.clustering import Clustering
 from cryoaae.subtomograms.embed import CODES, write_codes
-from cryoaae.subtomograms.from_simulation import SIMULATION
 from cryoaae.subtomograms.model_files import FittedModel
 from cryoaae.subtomograms.page import ClusterPage, write_page
 from cryoaae.subtomograms.standard import Particles

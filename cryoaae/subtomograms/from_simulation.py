@@ -12,7 +12,7 @@ import numpy as np
 from cryoaae.errors import InterruptedRunError
 from cryoaae.io.atomic import check_output
 from cryoaae.io.euler import relion_from_rotation
-from cryoaae.io.store import PROVENANCE, ParticleFacts, StoreWriter
+from cryoaae.io.store import PROVENANCE, SIMULATION, ParticleFacts, StoreWriter
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.provenance import versions
@@ -20,8 +20,6 @@ from cryoaae.simulation.dataset import load_species
 from cryoaae.simulation.subtomograms import ImagingSettings, SubtomogramSimulator
 from cryoaae.simulation.tilt_series import AMPLITUDE_CONTRAST, SPHERICAL_ABERRATION_MM, VOLTAGE_KILOVOLT
 
-# Kind of a store whose boxes are cut about the coordinates: the origins say where the particles truly are in them.
-SIMULATION = "simulation"
 COORDINATES = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
 COLUMNS = (
     *COORDINATES, "rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst", "rlnAngleRot", "rlnAngleTilt",

@@ -19,7 +19,7 @@ from cryoaae.patches.particle_spectra import particle_spectra
 from cryoaae.physics.fourier import radius, rfft
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.particles import restore_store
+from cryoaae.restoration.particles import plan_restore_store, restore_store
 from cryoaae.runs.progress import NullProgress
 
 EACH, BOX = 3, 16
@@ -181,6 +181,14 @@ def test_what_cannot_be_is_said_in_one_line(
     assert len(lines) == 1
     assert said in lines[0]
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
+
+
+def test_noise_beyond_training_is_said(store: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    loud = rewritten(tmp_path / "loud.h5", store, lambda volume: volume + 40 * rng.standard_normal(volume.shape))
+    said = " ".join(plan_restore_store(loud, tmp_path / "out.h5"))
+    assert "times as loud as the signal (trained up to 4.0)" in said
+    assert "loud as the signal" not in " ".join(plan_restore_store(store, tmp_path / "out.h5"))
 
 
 def test_turned_particles_are_refused(store: Path, tmp_path: Path) -> None:
