@@ -1,7 +1,7 @@
 """Whether the spread of draws is that of the errors: as drawn, calibrated in size, and brought to its places too.
 
     benchmark_uncertainty.py RUN_FOLDER [RUN_FOLDER ...] [--draws K]
-    benchmark_uncertainty.py --general SEED [SEED ...] [--defocus UM] [--draws K] [--sampler S] [--turns T]
+    benchmark_uncertainty.py --general SEED [SEED ...] [--defocus UM] [--draws K] [--sampler S] [--turns T] [--fitted N]
     benchmark_uncertainty.py --phantom NAME --model RUN [--draws K]
     benchmark_uncertainty.py --table
 
@@ -9,12 +9,13 @@ Takes simulated tomograms and fits (folders with data and run, as `benchmark_val
 tomograms of the even lines of $CRYOAAE_DATA/maps_10A, 96^3 voxels, SNR 1, and restores them by the general restorer;
 or a phantom of $CRYOAAE_DATA with a fit on it (without strata: what is where is not known).
 Deviations are drawn on the working grid (kept in benchmark_runs/uncertainty, with the errors found: what stands is not
-made again) and taken in three states: before, as they were drawn; sized, calibrated from the two halves and hidden
-tilts where they have their spread; after, as `sample` writes them: those of the bootstrap brought to the places where
-errors are foretold, as far as the halves confirm it, and calibrated. Learned draws are written as sized; mapped is what
-the bootstrap's places would make of them. All are compared with the error of the restoration against
-the truth, faces left out, beside spreads that know less (uncertainty_scores.py). Rows are appended to
-docs/benchmarks/uncertainty.json, the page docs/benchmarks/uncertainty.md is made from them (uncertainty_table.py).
+made again; with --fitted by a learned sampler that was fitted for N steps on the tomogram's own halves first, as
+`cryoaae fit --posterior --keep-restorer` does) and taken in three states: before, as they were drawn; sized, calibrated
+from the two halves and hidden tilts where they have their spread; after, as `sample` writes them: those of the
+bootstrap brought to the places where errors are foretold, as far as the halves confirm it, and calibrated. Learned
+draws are written as sized; mapped is what the bootstrap's places would make of them. All are compared with the error of
+the restoration against the truth, faces left out, beside spreads that know less (uncertainty_scores.py). Rows are
+appended to docs/benchmarks/uncertainty.json; docs/benchmarks/uncertainty.md is made from them (uncertainty_table.py).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import torch
 from benchmark_rows import append, provenance, read_rows
 from torch import Tensor
 from uncertainty_scores import NOMINAL, Compared, Scored, rms, strata_of, sum_of
-from uncertainty_table import ROWS, STATES, TABLE, table
+from uncertainty_table import FITTED, ROWS, STATES, TABLE, table
 
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import open_volume, write_volume
@@ -45,8 +46,11 @@ from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.draw_sources import TURNS, covering, covering_axes
 from cryoaae.restoration.draw_store import ERRORS, FARED, DrawStore
+from cryoaae.restoration.fit import fit
+from cryoaae.restoration.fit_sampler import SamplerSettings
 from cryoaae.restoration.found_errors import FoundErrors, chessboard, find_errors, measured_table
 from cryoaae.restoration.held_out import Key, cells, half_noise, hide_tilts, scored_cells
+from cryoaae.restoration.learned_draws import sampler_of
 from cryoaae.restoration.placement import LocalError, evened, uneven
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.recalibration import (
@@ -57,9 +61,11 @@ from cryoaae.restoration.recalibration import (
     powers_of_draws,
     recalibrated,
 )
+from cryoaae.restoration.sampler_weights import FILE
 from cryoaae.restoration.samplers import SAMPLERS, sampler_named
 from cryoaae.restoration.turned_boxes import continued
 from cryoaae.restoration.wedge_forecast import wedge_table
+from cryoaae.runs.progress import ConsoleProgress
 
 DRAWN = Path("benchmark_runs") / "uncertainty"
 DRAWS, SEED = 8, 0
@@ -111,18 +117,31 @@ def seen(truth: Tensor, folder: Path, voxel_size_angstrom: float) -> Tensor:
     return irfft(rfft(truth) * transfer, truth.shape).float()
 
 
-def run_name(folder: Path, sampler: str, turns: str) -> str:
-    return folder.name + ("" if sampler == "bootstrap" else f"_{sampler}") + ("" if turns == "any" else f"_{turns}")
+def run_name(folder: Path, sampler: str, turns: str, steps: int | None = None) -> str:
+    name = folder.name + ("" if sampler == "bootstrap" else f"_{sampler}") + ("" if turns == "any" else f"_{turns}")
+    return name + ("" if steps is None else FITTED)
+
+
+def fitted(folder: Path, steps: int) -> Path:
+    """Weights of a sampler fitted on the halves of a folder, about the general restorer; made unless they stand."""
+    data, run = folder / "data", folder / f"posterior_{steps}"
+    if not (run / FILE).exists():
+        fit(
+            (), run, even=data / "even.mrc", odd=data / "odd.mrc", tilts=data / "tilts.tlt", keep_restorer=True,
+            posterior=SamplerSettings(steps=steps, seed=SEED), overwrite=True, progress=ConsoleProgress(),
+        )  # fmt: skip
+    return run / FILE
 
 
 class Sampled:
     """A tomogram, its restoration, draws in their states, and what they were calibrated by."""
 
-    def __init__(self, folder: Path, count: int, sampler: str, turns: str) -> None:
+    def __init__(self, folder: Path, count: int, sampler: str, turns: str, steps: int | None) -> None:
         from benchmark_error_power import open_run
 
         self.folder, self.count, self.turns = folder, count, turns
-        self.name, self.source = run_name(folder, sampler, turns), sampler_named(sampler)
+        self.name, self.source = run_name(folder, sampler, turns, steps), sampler_named(sampler)
+        self.further = {} if steps is None else {"weights": fitted(folder, steps)}
         self.tomogram, truth = open_run(folder, "truth")
         self.truth = seen(truth, folder, self.tomogram.voxel_size_angstrom)
         self.clean = self.tomogram.bring(open_volume(folder / "data" / "noiseless.mrc"))
@@ -157,13 +176,14 @@ class Sampled:
         """Deviations on the continued working grid; those that stand are not made again."""
         tomogram, name = self.tomogram, self.name
         made_from = {
-            "run": name, "model": digest(dict(tomogram.model.state_dict())), "seed": SEED, **self.source.made_from()
+            "run": name, "model": digest(dict(tomogram.model.state_dict())), "seed": SEED, **self.source.made_from(),
+            **{name: digest(dict(sampler_of(file).state_dict())) for name, file in self.further.items()},
         }  # fmt: skip
         store = DrawStore(DRAWN / name, made_from)
         store.open(tomogram.voxel_size_angstrom, overwrite=not store.ours() and self.source.knows_places)
         estimate = store.estimate(lambda: self.estimate)
         missing = [n for n in range(1, self.count + 1) if not store.path(n).exists()]
-        source = self.source(tomogram, estimate, seed=SEED, turns=self.turns) if missing else None
+        source = self.source(tomogram, estimate, seed=SEED, turns=self.turns, **self.further) if missing else None
         for number in missing:
             assert source is not None
             store.write(number, source.deviation(number))
@@ -196,8 +216,8 @@ class Sampled:
         return fitted, [recalibrated(d, fields, g) for d, g in zip(deviations, generators, strict=True)]
 
 
-def measure(folder: Path, count: int, sampler: str, turns: str) -> dict[str, Any]:
-    made = Sampled(folder, count, sampler, turns)
+def measure(folder: Path, count: int, sampler: str, turns: str, steps: int | None) -> dict[str, Any]:
+    made = Sampled(folder, count, sampler, turns, steps)
     tomogram = made.tomogram
     errors = {"truth": made.estimate - made.truth, "noiseless": made.estimate - made.clean}
 
@@ -320,6 +340,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="the fit on the phantom: a run folder or its weights")
     parser.add_argument("--sampler", default="bootstrap", choices=SAMPLERS)
     parser.add_argument("--turns", default="any", choices=TURNS)
+    parser.add_argument("--fitted", type=int, metavar="N", help="of learned: fitted on the halves for N steps first")
     parser.add_argument("--again", action="store_true", help="make rows that stand anew")
     parser.add_argument("--table", action="store_true", help="only make the page again")
     options = parser.parse_args()
@@ -329,10 +350,10 @@ def main() -> None:
     general = () if options.table else (simulated(seed, options.defocus) for seed in options.general)
     for folder in () if options.table else itertools.chain(folders, general):
         standing = {(row["run"], row["draws"]) for row in read_rows(ROWS) if "error_size" in row}
-        name = run_name(folder, options.sampler, options.turns)
+        name = run_name(folder, options.sampler, options.turns, options.fitted)
         if options.again or (name, options.draws) not in standing:
             started = time.monotonic()
-            append(ROWS, measure(folder, options.draws, options.sampler, options.turns))
+            append(ROWS, measure(folder, options.draws, options.sampler, options.turns, options.fitted))
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     write_text(TABLE, table(read_rows(ROWS)))
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cryoaae.cli import options as o
+from cryoaae.errors import InputError
+
+if TYPE_CHECKING:
+    from cryoaae.restoration.fit_sampler import SamplerSettings
 
 
 def command(
@@ -41,6 +45,20 @@ def command(
         Path | None,
         typer.Option("--init", help="Run or weights to start from, not the restorer that comes along (`general`)."),
     ] = None,
+    posterior: Annotated[
+        bool,
+        typer.Option("--posterior", help="Afterwards fit the sampler of draws on the same two halves, for `sample`."),
+    ] = False,
+    posterior_minutes: Annotated[
+        float | None, typer.Option("--posterior-minutes", help="Time for it (default 5).", min=0.01)
+    ] = None,
+    posterior_steps: Annotated[
+        int | None, typer.Option("--posterior-steps", help="Steps for it (reproducible).", min=1)
+    ] = None,
+    keep_restorer: Annotated[
+        bool,
+        typer.Option("--keep-restorer", help="With --posterior: fit no restorer, keep --init's or the general one."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", min=0)] = None,
     lenient: o.Lenient = False,
@@ -69,23 +87,50 @@ def command(
         tilt_axis=tilt_axis, flip_tilts=flip_tilts,
     )  # fmt: skip
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
+    sampler = _sampler(posterior, posterior_minutes, posterior_steps, settings.seed)
     if dry_run:
         from cryoaae.fitting.session import check_tomogram
+        from cryoaae.restoration.fit_posterior import check_posterior, run_config
 
         paths = [p for item in items for p in item.paths]
-        RunFolder.check(output, asdict(settings), inputs=paths, overwrite=overwrite, resume=resume)
-        for item in items:
-            check_tomogram(open_tomogram(item, **opening), settings)
-        lines = [pairs_table(items), f"would fit into {output} with {asdict(settings)}"]
-        plan = {"run": output, "inputs": [item.paths for item in items], "settings": asdict(settings)}
+        chosen = run_config(settings, init, keep_restorer=keep_restorer)
+        RunFolder.check(output, chosen, inputs=paths, overwrite=overwrite, resume=resume)
+        opened = [open_tomogram(item, **opening) for item in items]
+        for tomogram in opened:
+            check_tomogram(tomogram, settings)
+        check_posterior(opened, sampler, settings, keep_restorer=keep_restorer)
+        lines = [pairs_table(items), f"would fit into {output} with {chosen}"]
+        plan = {"run": output, "inputs": [item.paths for item in items], "settings": chosen}
+        if sampler is not None:
+            lines.append(f"and the sampler of draws with {asdict(sampler)}")
+            plan["posterior"] = asdict(sampler)
         o.would(plan, lines, as_json=as_json)
         return
     from cryoaae.restoration.fit import fit
 
     with o.told(quiet=quiet, verbose=verbose) as progress:
         folder = fit(
-            items, output, settings=settings, init=init, resume=resume, overwrite=overwrite, device=device,
-            threads=threads, progress=progress, **opening,
+            items, output, settings=settings, init=init, posterior=sampler, keep_restorer=keep_restorer, resume=resume,
+            overwrite=overwrite, device=device, threads=threads, progress=progress, **opening,
         )  # fmt: skip
-        progress.message(f"wrote {folder / 'model.safetensors'}; next: cryoaae restore ... --model {folder}")
+        following = "sample" if posterior else "restore"
+        progress.message(f"wrote {folder / 'model.safetensors'}; next: cryoaae {following} ... --model {folder}")
     o.show({"run": folder}, as_json=as_json)
+
+
+def _sampler(wanted: bool, minutes: float | None, steps: int | None, seed: int) -> SamplerSettings | None:
+    """Settings of the sampler's fit; None where none is wanted.
+
+    Raises
+    ------
+    InputError
+        If it is told how long, but not to be fitted.
+    """
+    from cryoaae.restoration.fit_sampler import SamplerSettings
+
+    if not wanted:
+        for option, value in (("--posterior-minutes", minutes), ("--posterior-steps", steps)):
+            if value is not None:
+                raise InputError(option, "given without --posterior", "give --posterior too")
+        return None
+    return SamplerSettings(steps=steps, seed=seed, minutes=minutes or SamplerSettings.minutes)

@@ -46,6 +46,12 @@ def command(
     structure: Annotated[
         Path | None, typer.Option("--structure", help="Of langevin: run of a fit with `reference_steps` to walk by.")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", help="Of learned: those of a `fit --posterior`; default: the model's own; or `general`."
+        ),
+    ] = None,
     defocus: o.Defocus = None,
     voltage: o.Voltage = None,
     cs: o.Cs = None,
@@ -69,12 +75,13 @@ def command(
     """Draw what a tomogram may look like: mean, spread, draws and modes; stopped, the same command goes on."""
     from cryoaae.restoration.calibrated_draws import said_of
     from cryoaae.restoration.posterior import plan_sampling, sample
+    from cryoaae.restoration.sampler_weights import said_of_weights
     from cryoaae.restoration.tomogram_draws import SampleOptions
 
     chosen = SampleOptions(
         draws=draws, sampler=sampler, modes=modes, keep_draws=keep_draws, seed=seed, turns=turns,
         calibrate=calibrate, gamma=gamma, temper=temper, region=region, at=_voxel(at), structure=structure,
-        symmetries=symmetries, device=device, allow_scale=allow_scale,
+        weights=weights, symmetries=symmetries, device=device, allow_scale=allow_scale,
         contrast_transfer=o.contrast_transfer(defocus, voltage, cs, amplitude_contrast, phase_flipped),
     )  # fmt: skip
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
@@ -96,7 +103,8 @@ def command(
             if result["sampling"] is not None:
                 progress.message(f"{result['name']}: {result['sampling']['message']}")
             progress.message(
-                f"{result['name']}: {result['draws']} draws, spread {result['spread_rms']:.3g} in the tomogram's "
+                f"{result['name']}: {result['draws']} draws by the {result['sampler']} sampler"
+                f"{said_of_weights(result['weights'])}, spread {result['spread_rms']:.3g} in the tomogram's "
                 f"units, {said_of(result['calibration'])}"
             )
         progress.message(f"wrote {output}")

@@ -115,7 +115,7 @@ class DeviationFeed:
             joined, torch.stack(errors), torch.stack([t.prior for t in tomograms]),
             torch.stack([t.support for t in tomograms]), torch.stack([t.sizes for t in tomograms]), torch.stack(local),
             torch.stack([t.level for t in tomograms]),
-            White.draw(draws, len(cuts), self.patch, self.coarse, generator),
+            White.draw(draws, len(cuts), (self.patch,) * 3, self.coarse, generator),
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""A pool of tomograms made of scenes, one of which is replaced every so many steps."""
+"""A pool of tomograms made of scenes, or of other sources, one of which is replaced every so many steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
+Source = TypeVar("Source")
 Made = TypeVar("Made")
 
 
@@ -20,15 +20,15 @@ class Recipe:
     seed: int
 
 
-class ScenePool(Generic[Made]):
+class ScenePool(Generic[Source, Made]):
     """Tomograms, and what they were made from.
 
     Parameters
     ----------
-    scenes : sequence of paths
-        Files of `Scene`.
+    scenes : sequence
+        Files of `Scene`, or whatever else tomograms are made of.
     make : callable
-        Of the path of a scene and a seed.
+        Of one of them and a seed.
     size, renew_every : int
         Tomograms; steps after which the oldest is replaced.
     generator : torch.Generator
@@ -37,8 +37,8 @@ class ScenePool(Generic[Made]):
 
     def __init__(
         self,
-        scenes: Sequence[Path],
-        make: Callable[[Path, int], Made],
+        scenes: Sequence[Source],
+        make: Callable[[Source, int], Made],
         *,
         size: int,
         renew_every: int,

@@ -20,7 +20,9 @@ prior's.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -63,14 +65,16 @@ class White:
     uneven: Tensor  # (k, b, z, y, x)
 
     @classmethod
-    def draw(cls, count: int, batch: int, edge: int, coarse: int, generator: torch.Generator) -> White:
-        """Draw noise for patches of `edge` voxels."""
+    def draw(
+        cls, count: int, batch: int, shape_zyx: Sequence[int], coarse: int, generator: torch.Generator
+    ) -> White:
+        """Draw noise for boxes of so many voxels."""
 
         def field(*shape: int) -> Tensor:
             return torch.randn(count, batch, *shape, generator=generator)
 
-        cube, half, quarter = ((edge // n,) * 3 for n in (1, 2, 4))
-        return cls(field(*cube), field(coarse, *half), field(coarse, *quarter), field(*cube))
+        whole, half, quarter = (tuple(n // factor for n in shape_zyx) for factor in (1, 2, 4))
+        return cls(field(*whole), field(coarse, *half), field(coarse, *quarter), field(*whole))
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,17 @@ class DeviationBatch:
     local: Tensor
     level: Tensor
     white: White
+
+
+class Drawable(Protocol):
+    """What draws are made from."""
+
+    @property
+    def seen(self) -> Seen: ...
+    @property
+    def prior(self) -> Tensor: ...
+    @property
+    def white(self) -> White: ...
 
 
 class DeviationFitting(nn.Module):
@@ -156,12 +171,12 @@ def likelihood(looks: Looks, batch: DeviationBatch) -> Tensor:
     return (amplitude.log() + 0.5 * (local / amplitude).square()).mean()
 
 
-def draws_of(sampler: Deviation, batch: DeviationBatch) -> Tensor:
+def draws_of(sampler: Deviation, batch: Drawable) -> Tensor:
     """Deviations of the batch's noise, (k, b, z, y, x)."""
     return draws_by(sampler, sampler.looks(batch.seen), batch)
 
 
-def draws_by(sampler: Deviation, looks: Looks, batch: DeviationBatch) -> Tensor:
+def draws_by(sampler: Deviation, looks: Looks, batch: Drawable) -> Tensor:
     """The same by looks that are known."""
     scale = batch.seen.scale
     white, count = batch.white, len(batch.white.full)

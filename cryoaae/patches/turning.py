@@ -33,3 +33,11 @@ class Turner:
     def __call__(self, volume: Tensor) -> Tensor:
         """Turn a volume (z, y, x)."""
         return sample_cubic(to_source_grid(volume, 1)[None], self._reflected)[0]
+
+    def mask(self, voxels: Tensor) -> Tensor:
+        """Turn a mask (z, y, x) bool, to the nearest voxel; what comes from beyond the grid is False."""
+        nearest = (self.positions / OVERSAMPLING).round().long()
+        size = torch.tensor(voxels.shape, device=nearest.device)
+        within = ((nearest >= 0) & (nearest < size)).all(dim=-1)
+        z, y, x = nearest.clamp(min=0).minimum(size - 1).unbind(dim=-1)
+        return voxels[z, y, x] & within

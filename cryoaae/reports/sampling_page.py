@@ -53,7 +53,8 @@ def sampling_report(result: Mapping[str, Any], figures: Mapping[str, bytes]) -> 
     return Report(
         title=f"Draws of {result['name']}",
         subtitle=f"{x} × {y} × {z} voxels of {result['voxel_size_angstrom']:.4g} Å; tilts {tilts}; "
-        f"{result['draws']} draws by {NAMES.get(result['sampler'], result['sampler'])}",
+        f"{result['draws']} draws by {NAMES.get(result['sampler'], result['sampler'])}"
+        + (", fitted on halves" if result.get("weights") else ""),
         verdict=calibration_verdict(result["calibration"], FAULTS.get(result["sampler"], "")),
         sections=sections,
         footer=f"cryoaae {result['version']}; sampled with {result['model']} in {number(result['seconds'], 0)} s. "

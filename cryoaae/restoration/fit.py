@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest
 from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs, split_inputs
 from cryoaae.models.general import load_any
+from cryoaae.restoration.fit_posterior import begin_anew, check_posterior, ended, fit_posterior, keep, run_config
 from cryoaae.restoration.fit_recorder import Recorder
+from cryoaae.restoration.fit_sampler import SamplerSettings
 from cryoaae.runs.folder import RunFolder
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.ranks import check_together, joined, ranks, wait_for_all
@@ -37,6 +38,8 @@ def fit(
     flip_tilts: bool = False,
     settings: FitSettings | None = None,
     init: Path | str | None = None,
+    posterior: SamplerSettings | None = None,
+    keep_restorer: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -60,8 +63,13 @@ def fit(
         Default: the `fast` preset.
     init : path, optional
         Run or weights to start from instead of from the spectrum; ``general``: the restorer that comes along.
+    posterior : SamplerSettings, optional
+        Fit the sampler of draws on the same halves afterwards: ``sampler.safetensors``.
+    keep_restorer : bool
+        With `posterior`: fit no restorer, keep the one to start from as it is.
     resume : bool
-        Go on with an interrupted run; bit-identical on CPU when limited by steps.
+        Go on with an interrupted run; bit-identical on CPU when limited by steps. A restorer whose fit has ended
+        stays as it is when a sampler is asked for.
     device, threads : str, int
         ``auto``, ``cpu``, ``cuda[:i]``; CPU threads.
 
@@ -84,7 +92,8 @@ def fit(
     keep_freed_memory()
     with joined(choose_device(device)) as chosen:
         return _fit_here(
-            inputs, Path(run_path), chosen, settings, init=init, resume=resume, overwrite=overwrite, progress=progress,
+            inputs, Path(run_path), chosen, settings, init=init, posterior=posterior, keep_restorer=keep_restorer,
+            resume=resume, overwrite=overwrite, progress=progress,
             geometry={
                 "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
                 "flip_tilts": flip_tilts,
@@ -102,6 +111,8 @@ def _fit_here(
     settings: FitSettings,
     *,
     init: Path | str | None,
+    posterior: SamplerSettings | None,
+    keep_restorer: bool,
     resume: bool,
     overwrite: bool,
     progress: Progress,
@@ -113,15 +124,18 @@ def _fit_here(
     _check_shares(settings, count)
     items = as_items(inputs, **geometry)
     paths = [p for item in items for p in item.paths]
-    config = asdict(settings)
+    config = run_config(settings, init, keep_restorer=keep_restorer)
     if not resume and rank == 0:  # else the folder is compared with the inputs when it is taken up again
         RunFolder.check(run_path, config, overwrite=overwrite)
     # Before the folder is made, or an old run cleared: a bad input must cost nothing.
     tomograms = [open_tomogram(item, **opening) for item in items]
     for tomogram in tomograms:
         check_tomogram(tomogram, settings)
-    start = None if init is None and settings.start == "spectrum" else load_any(init)
-    check_start(start, settings)
+    check_posterior(tomograms, posterior, settings, keep_restorer=keep_restorer)
+    from_spectrum = init is None and settings.start == "spectrum" and not keep_restorer
+    start = None if from_spectrum else load_any(init)
+    if not keep_restorer:
+        check_start(start, settings)
     if rank:
         wait_for_all()  # until the folder is made
         _follow(run_path, tomograms, settings, device, start, resume=resume, progress=progress)
@@ -135,13 +149,19 @@ def _fit_here(
                 f"{settings.hold_out_deg:g} degrees of tilts are hidden from fitting, for `cryoaae validate`; fit "
                 "again without --hold-out-deg for the restoration to keep"
             )
-        progress.start("measuring spectra, preparing patches", None, "")
-        session = prepare(tomograms, settings, device=device, scratch=folder.path / "scratch", init=start)
-        progress.finish()
-        if resume:
-            _resume(session.loop, folder.path)
-        Recorder(session, folder, settings, progress, device, start=str(init or settings.start)).fit()
-        shutil.rmtree(folder.path / "scratch", ignore_errors=True)
+        if keep_restorer:
+            keep(start, folder.path)
+        elif not (posterior is not None and resume and ended(folder.path, settings)):
+            progress.start("measuring spectra, preparing patches", None, "")
+            session = prepare(tomograms, settings, device=device, scratch=folder.path / "scratch", init=start)
+            progress.finish()
+            if resume:
+                _resume(session.loop, folder.path)
+            begin_anew(folder.path)
+            Recorder(session, folder, settings, progress, device, start=str(init or settings.start)).fit()
+            shutil.rmtree(folder.path / "scratch", ignore_errors=True)
+        if posterior is not None:
+            fit_posterior(tomograms, folder, posterior, device=device, resume=resume, progress=progress)
     return folder.path
 
 

@@ -323,19 +323,11 @@ def remaining_ranges(wedge: MissingWedge, angle_deg: float) -> list[MissingWedge
 
 
 class _Turner(Turner):
-    """Turns volumes and masks of a tomogram."""
+    """Turns volumes of a tomogram, and knows what stays inside it."""
 
     def __init__(self, tomogram: WorkingTomogram, rotation: Tensor) -> None:
         super().__init__(tomogram.shape, rotation)
         self.tomogram = tomogram
-
-    def mask(self, voxels: Tensor) -> Tensor:
-        """Turn a mask (z, y, x), to the nearest voxel; what comes from beyond the grid is False."""
-        nearest = (self.positions / OVERSAMPLING).round().long()
-        size = torch.tensor(voxels.shape)
-        within = ((nearest >= 0) & (nearest < size)).all(dim=-1)
-        z, y, x = nearest.clamp(min=0).minimum(size - 1).unbind(dim=-1)
-        return voxels[z, y, x] & within
 
     def inside(self) -> Tensor:
         """Voxels of the turned grid that come from inside the tomogram, (z, y, x) bool."""

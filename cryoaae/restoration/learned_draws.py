@@ -14,11 +14,13 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from cryoaae.errors import InputError
 from cryoaae.io.weights import digest
 from cryoaae.models.general import GeneralRestorer, quarter_turns
 from cryoaae.models.restorer import KERNEL_REACH, convolve
@@ -44,6 +46,7 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.draw_sources import covering, generator_of
 from cryoaae.restoration.engine import FACE_PAD
 from cryoaae.restoration.general import contrast_of
+from cryoaae.restoration.sampler_weights import fitted_weights
 from cryoaae.restoration.turned_boxes import continued
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.volume import Volume, mean_volume
@@ -69,6 +72,8 @@ class Faced:
     wedge : MissingWedge
     quarters : int
         How often it was turned by a quarter from y towards x.
+    contrast : int
+        -1 where structures were dark.
     """
 
     density: Tensor
@@ -76,6 +81,7 @@ class Faced:
     spectra: Spectra
     wedge: MissingWedge
     quarters: int
+    contrast: int
 
     @classmethod
     def of(cls, tomogram: WorkingTomogram, half: int | None = None) -> Faced:
@@ -88,12 +94,22 @@ class Faced:
         spectra, count = made.on_working_grid(1, 1.0), len(volumes)
         quarters, wedge = quarter_turns(tomogram.wedge)
         whole = mean_volume(volumes)
-        density = contrast_of([whole], 1) * torch.rot90(torch.from_numpy(whole.numpy()), quarters, (-2, -1))
-        z, y, x = (PaddedAxis.plan(n, working_bin=1, multiple=MULTIPLE, pad=FACE_PAD) for n in density.shape)
-        return cls(
-            continued(density.contiguous(), (z, y, x)), (z, y, x),
-            Spectra(spectra.signal, spectra.noise / count, spectra.freq_max), wedge.solid(), quarters,
+        told = Spectra(spectra.signal, spectra.noise / count, spectra.freq_max)
+        return cls._facing(
+            torch.from_numpy(whole.numpy()), told, wedge.solid(), quarters, contrast_of([whole], 1)
         )  # fmt: skip
+
+    @classmethod
+    def _facing(
+        cls, volume: Tensor, spectra: Spectra, wedge: MissingWedge, quarters: int, contrast: int
+    ) -> Faced:
+        density = contrast * torch.rot90(volume, quarters, (-2, -1))
+        z, y, x = (PaddedAxis.plan(n, working_bin=1, multiple=MULTIPLE, pad=FACE_PAD) for n in density.shape)
+        return cls(continued(density.contiguous(), (z, y, x)), (z, y, x), spectra, wedge, quarters, contrast)
+
+    def like(self, volume: Tensor) -> Faced:
+        """Another volume (z, y, x) of the same imaging, of any size, that lies as the tomogram does."""
+        return self._facing(volume, self.spectra, self.wedge, self.quarters, self.contrast)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -113,9 +129,36 @@ class Faced:
         where[self.part] = True
         return where
 
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviation of the signal, (1,)."""
+        return torch.tensor([signal_scale(self.spectra)])
+
+    def told(self, voxel_size_angstrom: float) -> Tensor:
+        """What networks are told of the imaging, (1, CONDITIONS)."""
+        return conditions(self.spectra, self.wedge, voxel_size_angstrom)[None]
+
     def back(self, volume: Tensor) -> Tensor:
         """What lies in the tomogram of a volume, as the tomogram lies. The sign is left: the law is symmetric."""
         return torch.rot90(volume[self.part], -self.quarters, (-2, -1)).contiguous()
+
+
+def sampler_of(weights: Path | str | None) -> Deviation:
+    """The sampler of weights that were fitted on halves, or the one that comes along.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or something else.
+    """
+    file = fitted_weights(weights)
+    if file is None:
+        return Deviation.bundled()
+    try:
+        return Deviation.load(file)
+    except InputError as error:
+        remedy = "run `cryoaae fit --posterior` again, or give --weights general"
+        raise InputError(file, error.problem, remedy) from error
 
 
 class Learned:
@@ -126,7 +169,7 @@ class Learned:
     wedge_within: ClassVar[float] = 0.12
     centred: ClassVar[bool] = True
     needs_halves: ClassVar[bool] = False
-    takes: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[tuple[str, ...]] = ("weights",)
 
     def __init__(
         self,
@@ -135,16 +178,16 @@ class Learned:
         *,
         seed: int,
         turns: str,
+        weights: Path | str | None = None,
         sampler: Deviation | None = None,
         tile: tuple[int, int, int] | None = None,
         faced: Faced | None = None,
     ) -> None:
         self.tomogram, self.seed, self.device = tomogram, seed, tomogram.plan.device
-        self.sampler = (Deviation.bundled() if sampler is None else sampler).to(self.device)
+        self.sampler = (sampler_of(weights) if sampler is None else sampler).to(self.device)
         self.faced, self.tile = faced or Faced.of(tomogram), tile
-        self.scale = torch.tensor([signal_scale(self.faced.spectra)])
-        wedge, shape = self.faced.wedge, self.faced.shape
-        self.condition = conditions(self.faced.spectra, wedge, tomogram.voxel_size_angstrom)[None]
+        self.scale, shape = self.faced.scale, self.faced.shape
+        self.condition = self.faced.told(tomogram.voxel_size_angstrom)
         self.amplitude = self._coloured_amplitude()
         first, coarse = self.sampler.spec.full, self.sampler.spec.coarse
         sizes = {"amplitude": len(self.amplitude), "mask": first, "uneven": 1, "half": coarse, "quarter": coarse}
@@ -175,7 +218,7 @@ class Learned:
         return self.faced.back(made)
 
     @staticmethod
-    def work(tomogram: WorkingTomogram, number: int, *, seed: int, turns: str) -> list[int]:
+    def work(tomogram: WorkingTomogram, number: int, *, seed: int, turns: str, **_: Any) -> list[int]:
         """Working voxels that take as long to restore as a draw does."""
         return [round(WORK_SHARE * math.prod(tomogram.plan.frame.working_zyx))]
 
@@ -209,12 +252,9 @@ class Learned:
         for tile in self._tiles(KERNEL_REACH + network.reach + self.sampler.looks_reach):
             density = self.faced.density[tile.read_slices][None, None].to(self.device)
             with torch.inference_mode():
-                linear = convolve(density, kernel)
-                features = network.encode(torch.cat([density, linear], dim=1), condition)
-                restored = linear + network.decode(features, condition)
-                even = torch.zeros_like(linear)  # sizes are told of the whole, below
-                looks = self.sampler.looks(Seen(features, linear, restored, condition, scale, even))
-            whole[tile.core_slices] = restored[0, 0][tile.inner_slices].cpu()
+                seen = see(network, density, kernel, condition, scale)  # sizes are told of the whole, below
+                looks = self.sampler.looks(seen)
+            whole[tile.core_slices] = seen.restored[0, 0][tile.inner_slices].cpu()
             for name, kept, made in zip(Looks._fields, self.looks, looks, strict=True):
                 z, y, x = _coarser(tile.core_slices, FACTORS[name])
                 kept[..., z, y, x] = _read(made, tile.inner_slices, FACTORS[name]).to(KEPT).cpu()
@@ -242,6 +282,14 @@ class Learned:
     def _tiles(self, reach: int) -> Iterator[Tile]:
         grid = TileGrid(self.faced.shape, reach, MULTIPLE)
         return itertools.chain(grid.tiles(self.tile or grid.choose_core(self.tomogram.plan.voxel_budget)))
+
+
+def see(network: Any, density: Tensor, kernel: Tensor, condition: Tensor, scale: Tensor) -> Seen:
+    """What the general restorer's network sees of densities (1, 1, z, y, x), sizes left even."""
+    linear = convolve(density, kernel)
+    features = network.encode(torch.cat([density, linear], dim=1), condition)
+    restored = linear + network.decode(features, condition)
+    return Seen(features, linear, restored, condition, scale, torch.zeros_like(linear))
 
 
 # How many times coarser a field of looks or noise is than the working grid.

@@ -32,6 +32,7 @@ from cryoaae.restoration.plain import plain
 from cryoaae.restoration.recalibration import FORMAT as CALIBRATION
 from cryoaae.restoration.restore import restore
 from cryoaae.restoration.sample_report import FORMAT, facts_of_draws, write_report
+from cryoaae.restoration.sampler_weights import fitted_weights, said_of_weights
 from cryoaae.restoration.tomogram_draws import SampleOptions, TomogramDraws
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import preflight, set_threads
@@ -172,6 +173,7 @@ class _Work:
         size = " x ".join(map(str, sampling.volumes[0].shape))
         return (
             f"{self.name}: {size} voxels (z, y, x), {options.draws} draws by {options.sampler}"
+            + said_of_weights(options.weights)
             + (f", {stand} of which stand" if stand else "")
             + f"; {sampling.cost(len(self.files))} -> {self.folder}"
         )
@@ -188,10 +190,12 @@ class _Work:
         volumes.write_spread(options.draws, self.folder / "std.mrc", label=self.label)
         shares = self._write_modes(volumes)
         told.finish()
+        fitted = fitted_weights(options.weights)
         result = {
             "format": FORMAT, "name": self.name, "model": self.model_name,
             **facts_of_draws(volumes, options.draws, mean),
-            "sampler": options.sampler, "draws": options.draws, "modes": shares, "outputs": self.files,
+            "sampler": options.sampler, "weights": None if fitted is None else str(fitted), "draws": options.draws,
+            "modes": shares, "outputs": self.files,
             "options": self.options_beside, "calibrated": calibration["calibrated"], "calibration": calibration,
             "sampling": sampling.fared, "seconds": round(time.perf_counter() - started, 1),
             "made_from": sampling.made_from,
@@ -253,6 +257,7 @@ def _plan(
     geometry: dict[str, Any],
 ) -> list[_Work]:
     restorer = load_any(model) if model is None or isinstance(model, str | Path) else model
+    options = options.by_run(model)
     items = resolve_with_model(inputs, restorer, geometry, opening)
     name = "the general restorer" if model is None else str(model) if isinstance(model, str | Path) else "model"
     work = []

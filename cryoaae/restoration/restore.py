@@ -22,6 +22,7 @@ from cryoaae.restoration.done import RestoreResult, forget, remember
 from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
 from cryoaae.restoration.fitted_on import check_voxel_size
 from cryoaae.restoration.general import caveats, seen_by, settled
+from cryoaae.restoration.sampler_weights import weights_beside
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.work import MRC_SUFFIXES, Work, resolve_work
 from cryoaae.runs.progress import NullProgress, Progress
@@ -186,7 +187,7 @@ def restore(
     means = {item.paths[0]: item.tomogram for item in work}
     spreads = _spreads(
         means, restorer, chosen, draws=uncertainty, seed=seed, calibrate_spread=calibrate, opening=opening,
-        overwrite=overwrite,
+        overwrite=overwrite, weights=weights_beside(model),
     )  # fmt: skip
     if Path(output).suffix.lower() not in MRC_SUFFIXES:
         Path(output).mkdir(exist_ok=True)
@@ -245,7 +246,7 @@ def plan_restore(
     means = {item.paths[0]: item.tomogram for item in work}
     spreads = _spreads(
         means, restorer, chosen, draws=uncertainty, seed=seed, calibrate_spread=calibrate, opening=opening,
-        overwrite=overwrite,
+        overwrite=overwrite, weights=weights_beside(model),
     )  # fmt: skip
     lines = []
     for item in work:

@@ -13,6 +13,7 @@ from cryoaae.io.project import TomogramInput
 from cryoaae.restoration.calibrated_draws import calibrate, said_of
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.sample_report import FORMAT
+from cryoaae.restoration.sampler_weights import said_of_weights
 from cryoaae.restoration.tomogram_draws import SampleOptions, TomogramDraws
 from cryoaae.runs.progress import Progress
 from cryoaae.runs.resources import preflight
@@ -85,7 +86,8 @@ class SpreadBeside:
         if self.done():
             return f"{self.sampling.item.name}: done already -> {self.path}"
         sampling = self.sampling
-        return f"{sampling.item.name}: {sampling.options.draws} draws, {sampling.cost(files=1)} -> {self.path}"
+        drawn = f"{sampling.options.draws} draws{said_of_weights(sampling.options.weights)}"
+        return f"{sampling.item.name}: {drawn}, {sampling.cost(files=1)} -> {self.path}"
 
     def write(self, told: Progress) -> None:
         """Make the draws, write their spread, remove the draws; nothing if it was done before."""
@@ -103,7 +105,8 @@ class SpreadBeside:
         write_text(self.record_path, json.dumps({**self.record, "calibration": calibration}, indent=1) + "\n")
         store.remove()
         told.finish()
-        told.message(f"{self.path}: spread, {said_of(calibration)}")
+        drawn = said_of_weights(self.sampling.options.weights)
+        told.message(f"{self.path}: spread{drawn}, {said_of(calibration)}")
 
 
 def spreads_beside(
@@ -116,6 +119,7 @@ def spreads_beside(
     calibrate_spread: bool,
     opening: dict[str, Any],
     overwrite: bool,
+    weights: Path | None = None,
 ) -> dict[Path, SpreadBeside]:
     """What writes the spread of each restoration, by its path, none with 0 draws; checked before any work.
 
@@ -131,6 +135,8 @@ def spreads_beside(
     opening : dict
         Keywords of `io.project.open_tomogram`.
     overwrite : bool
+    weights : path, optional
+        Of a sampler that was fitted on the model's halves.
 
     Raises
     ------
@@ -146,6 +152,7 @@ def spreads_beside(
     chosen = SampleOptions(
         draws=draws, modes=0, seed=seed, calibrate=calibrate_spread, symmetries=options.symmetries,
         device=options.device, allow_scale=options.allow_scale, contrast_transfer=options.contrast_transfer,
+        weights=weights,
     )  # fmt: skip
     spreads = {
         mean: SpreadBeside(item, mean, model, chosen, opening, overwrite=overwrite) for mean, item in means.items()

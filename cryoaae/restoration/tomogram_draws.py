@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from cryoaae.restoration.engine import RestoreOptions, plan_restoration
 from cryoaae.restoration.fitted_on import check_voxel_size
 from cryoaae.restoration.found_errors import PASSES
 from cryoaae.restoration.general import settled
+from cryoaae.restoration.learned_draws import sampler_of
 from cryoaae.restoration.plain import plain
+from cryoaae.restoration.sampler_weights import fitted_weights, weights_beside
 from cryoaae.restoration.samplers import SAMPLERS, sampler_named
 from cryoaae.restoration.validate import REGION, THINNEST
 from cryoaae.restoration.working import WorkingTomogram
@@ -40,7 +42,7 @@ from cryoaae.volume import Volume
 MOST_DRAWS = 999
 BOOTSTRAP = "bootstrap"
 # Options that are some samplers' alone, and the least box for spectra to be told in.
-FURTHER, TEMPERS, LEAST_REGION = ("gamma", "temper", "region", "at", "structure"), ("data", "posterior"), 16
+FURTHER, TEMPERS, LEAST_REGION = ("gamma", "temper", "region", "at", "structure", "weights"), ("data", "posterior"), 16
 # Arrays on the working grid that are held at once (one of them eight times as large), and bytes a voxel of a box.
 WORKING_ARRAYS, BOX_BYTES = 20, 250
 # The same for each voxel of the part on which errors are found, draws in it and all.
@@ -84,6 +86,9 @@ class SampleOptions:
         Voxel in the middle of the box; default: that of the tomogram.
     structure : path, optional
         Of `langevin`: run folder of a fit with `reference_steps`, whose discriminator joins the energy.
+    weights : path, optional
+        Of `learned`: the sampler's, of `cryoaae fit --posterior`; ``general``: those that come along. Default: those of
+        the run that the model is from, if it has any.
     device : str
         ``auto``, ``cpu`` or ``cuda[:i]``.
     allow_scale : bool
@@ -103,6 +108,7 @@ class SampleOptions:
     region: int = 48
     at: tuple[int, int, int] | None = None
     structure: Path | None = None
+    weights: Path | str | None = None
     contrast_transfer: Transfers | None = None
     device: str = "auto"
     allow_scale: bool = False
@@ -134,6 +140,13 @@ class SampleOptions:
     def further(self) -> dict[str, Any]:
         """Options that this sampler takes beside seed and turns."""
         return {name: getattr(self, name) for name in sampler_named(self.sampler).takes}
+
+    def by_run(self, model: Any) -> SampleOptions:
+        """The same with the weights of a model's run, where it has some and no others were asked for."""
+        found = weights_beside(model)
+        if found is None or self.weights is not None or "weights" not in sampler_named(self.sampler).takes:
+            return self
+        return replace(self, weights=found)
 
     @property
     def restoring(self) -> RestoreOptions:
@@ -203,7 +216,10 @@ class TomogramDraws:
         """All that decides the draws, wherever the inputs lie."""
         inputs = [{k: v for k, v in file_facts(path).items() if k != "path"} for path in self.item.paths]
         chosen = {name: getattr(self.options, name) for name in ("sampler", "seed", "turns", "symmetries")}
-        chosen |= {k: _walked_by(v) if k == "structure" else v for k, v in self.options.further.items()}
+        further = {k: v for k, v in self.options.further.items() if k != "weights"}
+        chosen |= {k: _walked_by(v) if k == "structure" else v for k, v in further.items()}
+        fitted = fitted_weights(self.options.weights)
+        chosen |= {} if fitted is None else {"weights": digest(dict(sampler_of(fitted).state_dict()))}
         made: dict[str, Any] = plain({
             "model": digest(dict(self.model.state_dict())), "options": chosen, "inputs": inputs,
             "opening": {k: v for k, v in self.opening.items() if v}, "wedge": self.item.wedge.facts(),

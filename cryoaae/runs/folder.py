@@ -23,11 +23,11 @@ from cryoaae.runs.provenance import file_facts, versions
 RECORD, CONFIG, LOCK = "run.json", "config.yaml", "run.lock"
 # A start time read again later moves with the system clock.
 CLOCK_SHIFT_SECONDS = 30.0
-MADE_FOLDERS = ("checkpoints", "previews", "scratch", "classes", "particles", "volumes")
+MADE_FOLDERS = ("checkpoints", "sampler_checkpoints", "previews", "scratch", "classes", "particles", "volumes")
 MADE_FILES = (
     RECORD, CONFIG, "metrics.csv", "model.safetensors", "energy.safetensors", "report.html", "loss.png",
     "result.json", "latent.html", "latent.png", "manifold.png", "density_ratio.png", "curves.png", "styles.png",
-    "clusters.png", "reconstructions.png", "codes.npz", "clusters.json",
+    "clusters.png", "reconstructions.png", "codes.npz", "clusters.json", "sampler.safetensors",
 )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def batch() -> DeviationBatch:
         seen, torch.zeros(BATCH, EDGE, EDGE, EDGE), prior.expand(BATCH, -1, -1, -1, -1),
         support.expand(BATCH, -1, -1, -1), torch.ones(BATCH, FUNCTIONALS),
         torch.ones(BATCH, COLOURED, EDGE, EDGE, EDGE), torch.zeros(BATCH, REGIONS, SHELLS),
-        White.draw(DRAWS + 1, BATCH, EDGE, SPEC.coarse, generator),
+        White.draw(DRAWS + 1, BATCH, (EDGE,) * 3, SPEC.coarse, generator),
     )  # fmt: skip
     assert prior.shape[0] == COLOURED
     *draws, error = draws_of(toy(), made)

@@ -89,7 +89,9 @@ def test_a_missed_floor_is_named(aae: ModuleType) -> None:
     assert len(aae.failures(good + bad)) == 8, "the last measurement of a row counts"
 
 
-@pytest.mark.parametrize("name", ["benchmark_validation", "benchmark_error_power", "benchmark_uncertainty"])
+@pytest.mark.parametrize(
+    "name", ["benchmark_validation", "benchmark_error_power", "benchmark_uncertainty", "benchmark_particles"]
+)
 def test_committed_tables_of_validation_are_those_of_the_committed_rows(name: str) -> None:
     made = import_module(name)
     rows = json.loads(made.ROWS.read_text())
