@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
-import fit_particles
 import mrcfile
 import numpy as np
 import pytest
@@ -17,6 +17,8 @@ from cryoaae.io.store import SubtomogramStore
 from cryoaae.restoration.particles import plan_restore_store, restore_store
 from cryoaae.simulation.subtomograms import ImagingSettings
 from cryoaae.subtomograms.from_simulation import simulate_store
+
+fit_particles = import_module("fit_particles")
 
 BOX = 16
 
