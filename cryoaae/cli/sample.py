@@ -24,7 +24,9 @@ def command(
     voxel_size: o.VoxelSize = None,
     draws: Annotated[int, typer.Option("--draws", help="How many; more later go on from those that stand.")] = 16,
     sampler: Annotated[str, typer.Option("--sampler", help="learned, bootstrap, importance or langevin.")] = "learned",
-    modes: Annotated[int, typer.Option("--modes", help="Principal modes to write.")] = 4,
+    modes: Annotated[
+        int | None, typer.Option("--modes", help="Principal modes to write; by default 4, if there are as many draws.")
+    ] = None,
     keep_draws: Annotated[
         bool, typer.Option("--keep-draws/--no-draws", help="Write the draws on the tomogram's own grid.")
     ] = True,

@@ -159,7 +159,7 @@ class _Work:
         """Volumes on the tomogram's grid that are to stand in the end."""
         options = self.sampling.options
         draws = [f"draw_{n:03d}.mrc" for n in range(1, options.draws + 1)] if options.keep_draws else []
-        return ["mean.mrc", "std.mrc", *draws, *(f"mode_{n:02d}.mrc" for n in range(1, options.modes + 1))]
+        return ["mean.mrc", "std.mrc", *draws, *(f"mode_{n:02d}.mrc" for n in range(1, options.mode_count + 1))]
 
     @property
     def label(self) -> str:
@@ -221,7 +221,7 @@ class _Work:
     def options_beside(self) -> dict[str, Any]:
         """Options that say nothing of how draws are made."""
         options = self.sampling.options
-        return {"modes": options.modes, "keep_draws": options.keep_draws, "calibrate": options.calibrate}
+        return {"modes": options.mode_count, "keep_draws": options.keep_draws, "calibrate": options.calibrate}
 
     def _restored(self, told: Progress) -> Volume:
         """The mean, restored unless it stands."""
@@ -236,7 +236,7 @@ class _Work:
 
     def _write_modes(self, volumes: DrawVolumes) -> list[float]:
         """Write the principal modes; return their shares of the variance."""
-        draws, count = volumes.store.read_all(self.sampling.options.draws), self.sampling.options.modes
+        draws, count = volumes.store.read_all(self.sampling.options.draws), self.sampling.options.mode_count
         for old in self.folder.glob(MODE_FILES):
             old.unlink()
         shares, weights = principal_modes(draws)

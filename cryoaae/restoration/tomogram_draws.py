@@ -40,6 +40,8 @@ from cryoaae.runs.provenance import file_facts
 from cryoaae.volume import Volume
 
 MOST_DRAWS = 999
+# Principal modes that are written where no number is given, at the most.
+MODES = 4
 BOOTSTRAP = "bootstrap"
 # Options that are some samplers' alone, and the least box for spectra to be told in.
 FURTHER, TEMPERS, LEAST_REGION = ("gamma", "temper", "region", "at", "structure", "weights"), ("data", "posterior"), 16
@@ -61,8 +63,8 @@ class SampleOptions:
         How many; more draws later go on from those that stand.
     sampler : str
         One of `restoration.samplers.SAMPLERS`.
-    modes : int
-        Principal modes to write.
+    modes : int, optional
+        Principal modes to write; default: 4, or as many as there are draws.
     keep_draws : bool
         Write the draws on the tomogram's own grid.
     seed : int
@@ -97,7 +99,7 @@ class SampleOptions:
 
     draws: int = 16
     sampler: str = "learned"
-    modes: int = 4
+    modes: int | None = None
     keep_draws: bool = True
     seed: int = 0
     turns: str = "any"
@@ -116,7 +118,7 @@ class SampleOptions:
     def __post_init__(self) -> None:
         if not 2 <= self.draws <= MOST_DRAWS:
             raise InputError("--draws", f"{self.draws} draws", f"give 2 to {MOST_DRAWS}")
-        if not 0 <= self.modes <= self.draws:
+        if not 0 <= self.mode_count <= self.draws:
             raise InputError("--modes", f"{self.modes} modes of {self.draws} draws", f"give 0 to {self.draws}")
         if self.turns not in TURNS:
             raise InputError("--turns", f"'{self.turns}' is not known", f"give {', '.join(TURNS[:-1])} or {TURNS[-1]}")
@@ -147,6 +149,11 @@ class SampleOptions:
         if found is None or self.weights is not None or "weights" not in sampler_named(self.sampler).takes:
             return self
         return replace(self, weights=found)
+
+    @property
+    def mode_count(self) -> int:
+        """Principal modes that are written."""
+        return min(MODES, self.draws) if self.modes is None else self.modes
 
     @property
     def restoring(self) -> RestoreOptions:
