@@ -212,7 +212,8 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     (damaged / "energy.safetensors").write_bytes((folder / "transport" / "energy.safetensors").read_bytes()[:-7])
     cases = {
         "no prior on structure; .*--prior transport": command(fitted, out, model="none"),
-        "not a run folder": command(fitted, out, model="nowhere"),
+        "nowhere: no such file": command(fitted, out, model="nowhere"),
+        "not a run folder": command(fitted, out, model=str(tmp_path / "small.mrc")),
         "whole safetensors": command(fitted, out, model=str(damaged)),
         "shape": command(fitted, out, model="transport", restored=tmp_path / "small.mrc"),
         "missing.mrc": command(fitted, out, model="transport", restored="missing.mrc"),
