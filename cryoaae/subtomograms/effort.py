@@ -19,8 +19,8 @@ from cryoaae.subtomograms.mixture import KEPT, STEPS_ANEW
 from cryoaae.subtomograms.pose_search import COARSE_SHIFT, FINE_SHIFT, shift_grid
 from cryoaae.subtomograms.rotation_grid import neighbours, rotation_count
 
-# The program itself, and the matrices of scores that are held at a time; measured on 10,000 particles.
-OVERHEAD_BYTES = 1.0e9
+# The program itself, and the matrices of scores that are held at a time; measured on 320 to 10,000 particles.
+OVERHEAD_BYTES = 2.3e9
 # Multiplications in the time of fetching a number for a product, of interpolating one, of spreading one to a grid.
 FETCHED, INTERPOLATED, SPREAD = 4.0, 60.0, 200.0
 # Edge of the product on which the machine's speed is measured.
