@@ -11,7 +11,8 @@ Any flaw of the forward operator shows just as well, so:
 
 - R is fresh, and band-limited (`patches.turning`): neither signal nor noise changes its spectrum.
 - T is what a reconstruction passes (`reconstruction_transfer`), on a block of which the patch is the middle.
-- n is a half difference of the same tomogram, from another place of like variance; it is never turned.
+- n is a half difference of the same tomogram, from another place of like variance; it is never turned. What comes
+  through the gaps between tilts from structure elsewhere (`matching.elsewhere`) is in both halves alike, and added.
 - Both clouds lie on the working grid, in one normalisation and one band, and lose their means: how much was measured
   of what is slower than a block, a block does not know.
 - C is the identity: a restoration has the contrast transfer of the data that it was fitted on.
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from cryoaae.errors import InputError
+from cryoaae.matching.elsewhere import Elsewhere
 from cryoaae.patches.pairs import sampled
 from cryoaae.patches.source import TomogramSource
 from cryoaae.patches.turning import Turner
@@ -45,6 +47,8 @@ from cryoaae.physics.wedge import MissingWedge
 FACE_VOXELS = 4
 # The edge of what was measured is as sharp as the tomogram is large: Fourier voxels of the block it falls over.
 EDGE_WIDTH = 0.5
+# Blocks that the power shared by the halves is measured over.
+SPECTRUM_BLOCKS = 24
 # Noise is measured at places this far apart, and drawn from this share of them, the nearest in variance.
 NOISE_STEP, LIKE_SHARE = 8, 0.1
 
@@ -61,7 +65,7 @@ class CloudDraw:
         Their middle voxels, n // 2, on the working grid.
     rotations : (b, 3, 3)
     noise : (b, 1, p, p, p)
-        Noise of one half, from other places than the blocks'.
+        Noise of one half, from other places than the blocks', and what reaches a place from structure elsewhere.
     real : (b, 1, p, p, p)
         Patches of halves, from places of their own, without their means.
     """
@@ -210,6 +214,7 @@ class Clouds:
             _require_room(source, patch)
         self._volumes = torch.tensor([float(math.prod(s.working_shape_zyx)) for s in self.sources])
         self._loudness = [_noise_variance(source, patch) for source in self.sources]
+        self._elsewhere = [self._structure_elsewhere(tomogram) for tomogram in range(len(self.sources))]
 
     def draw(self, count: int) -> CloudDraw:
         """Draw places, turns and noise for `count` restored blocks, and as many real patches."""
@@ -254,13 +259,18 @@ class Clouds:
     def _place(self) -> tuple[int, int, Tensor]:
         """Tomogram (by volume), half and centre: uniform away from the faces, outside boxes kept out of fitting."""
         tomogram = int(torch.multinomial(self._volumes, 1, generator=self.generator))
-        source, half = self.sources[tomogram], self._random(2)
+        half = self._random(2)
+        return tomogram, half, self._place_in(tomogram)
+
+    def _place_in(self, tomogram: int) -> Tensor:
+        """Centre of a patch of one tomogram."""
+        source = self.sources[tomogram]
         for _ in range(100):  # all of a tomogram cannot be kept out, but chance needs an end
             centre = torch.tensor([low + self._random(n) for low, n in _centres(source, self.patch)])
             inside = (centre >= source.held_out[:, 0]) & (centre < source.held_out[:, 1])
             if not bool(inside.all(dim=1).any()):
                 break
-        return tomogram, half, centre
+        return centre
 
     def _cut(self, tomogram: int, half: int, centre_zyx: Tensor, size: int) -> Tensor:
         """A half about a working voxel, (size, size, size)."""
@@ -285,7 +295,21 @@ class Clouds:
         jitter = torch.tensor([self._random(NOISE_STEP) for _ in range(3)]) - NOISE_STEP // 2
         place = torch.minimum((chosen + jitter).clamp(min=low), last)
         even, odd = (self._cut(tomogram, half, place, self.patch) for half in (0, 1))
-        return (even - odd) / math.sqrt(2)
+        return (even - odd) / math.sqrt(2) + self._from_elsewhere(tomogram, centre_zyx)
+
+    def _structure_elsewhere(self, tomogram: int) -> Elsewhere:
+        """What reaches a place of a tomogram from structure elsewhere, by the power that its halves share."""
+        source = self.sources[tomogram]
+        transfer = reconstruction_transfer(source.wedge, self.block)
+        elsewhere = Elsewhere(source.wedge, transfer, source.working_shape_zyx[0])
+        if elsewhere.any:
+            places = [self._place_in(tomogram) for _ in range(SPECTRUM_BLOCKS)]
+            halves = [torch.stack([self._cut(tomogram, half, at, self.block) for at in places]) for half in (0, 1)]
+            elsewhere.measure(halves, [int(at[0]) for at in places])
+        return elsewhere
+
+    def _from_elsewhere(self, tomogram: int, centre_zyx: Tensor) -> Tensor:
+        return self._elsewhere[tomogram].draw(int(centre_zyx[0]), self.patch, generator=self.generator)
 
 
 def require_halves(name: str, has_halves: bool) -> None:

@@ -135,10 +135,11 @@ class MissingWedge:
 
     # -- geometry ----------------------------------------------------------------------------
 
-    def _plane_angles_rad(self) -> list[float]:
+    def plane_angles_rad(self) -> Tensor:
+        """Angles of the measured planes (the end ones, without a list of tilts) from across to beam, ascending."""
         sign = 1.0 if self.flipped else -1.0  # (kx, kz) = (cos t, -sin t)
         tilts = self.tilts_deg or self.tilt_range_deg
-        return sorted(math.radians(sign * t) for t in tilts)
+        return torch.tensor(sorted(math.radians(sign * t) for t in tilts), dtype=torch.float64)
 
     def _frame(self) -> Tensor:
         """Rows: unit vectors (beam, across) in the present frame, (2, 3) on (z, y, x)."""
@@ -148,10 +149,13 @@ class MissingWedge:
         )
         return lab @ torch.tensor(self.rotation, dtype=torch.float64).T
 
-    def _coordinates(
-        self, shape_zyx: Sequence[int], device: torch.device | str | None, flip_nyquist: bool
+    def coordinates(
+        self,
+        shape_zyx: Sequence[int],
+        device: torch.device | str | None = None,
+        flip_nyquist: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Frequencies along the beam and across the tilt axis, (z, y, x // 2 + 1)."""
+        """Frequencies along the beam and across the tilt axis, (z, y, x // 2 + 1) float64, cycles per voxel."""
         axes = []
         for axis, k in enumerate(frequencies(shape_zyx, device=device, dtype=torch.float64)):
             n = int(shape_zyx[axis])
@@ -179,8 +183,8 @@ class MissingWedge:
         device: torch.device | str | None,
         flip_nyquist: bool,
     ) -> Tensor:
-        kb, ka = self._coordinates(shape_zyx, device, flip_nyquist)
-        planes = torch.tensor(self._plane_angles_rad(), dtype=torch.float64, device=kb.device)
+        kb, ka = self.coordinates(shape_zyx, device, flip_nyquist)
+        planes = self.plane_angles_rad().to(kb.device)
         units = self._slab_unit(planes, object_zyx)
         # Fold onto across >= 0: planes are even in k.
         sign = torch.where(ka < 0, -1.0, 1.0)

@@ -109,6 +109,36 @@ def test_a_wrong_wedge_and_a_smear_are_seen(case: str) -> None:
     assert told_apart(*both(**wrong)) > 0.7  # type: ignore[arg-type]
 
 
+def test_what_comes_through_the_gaps_between_tilts_is_in_both_clouds() -> None:
+    """Tilts 8 degrees apart, structure beside the volume as within it; projections know nothing of the operator."""
+    tilts, wide = tuple(float(t) for t in range(-64, 65, 8)), 2 * SIZE
+    middle = slice(SIZE // 2, SIZE // 2 + SIZE)
+    fields = [structure(seed, wide)[:SIZE, middle] for seed in (7, 8)]  # (z, y, x): x is wide
+    tomograms = []
+    for field in fields:
+        images = (image - image.mean() for image in project(field, tilts, detector_width(field.shape)))
+        tomograms.append(back_project(images, tilts, field.shape)[..., middle])
+    truths = [field[..., middle].contiguous() for field in fields]
+
+    def ratios(wedge: MissingWedge) -> Tensor:
+        """Power of structures seen again over that of real patches, where tilts measured, by shell."""
+        volumes = [[Volume(tomogram.numpy(), 10.0)] * 2 for tomogram in tomograms]
+        sources = [
+            prepare_source(
+                "t", halves, wedge, Normalisation(0.0, 1.0), working_bin=1, held_out=torch.zeros(0, 2, 3),
+                noise=torch.ones(4),
+            )
+            for halves in volumes
+        ]  # fmt: skip
+        draw = clouds_of(*sources).draw(80)
+        again = Microscope([wedge] * 2, patch=PATCH, block=BLOCK)(blocks_at(truths, draw, BLOCK), draw)
+        return (cell_powers(again).mean(dim=0) / cell_powers(draw.real).mean(dim=0))[1::2]
+
+    tilted = MissingWedge.from_tilts(tilts)
+    assert ratios(tilted)[-1] == pytest.approx(1.0, abs=0.12)
+    assert ratios(tilted.solid())[-1] < 0.75
+
+
 def test_nothing_is_lost_where_nothing_is_turned_hidden_or_added() -> None:
     truth = band_limit(structure(3, BLOCK), 0.3, 0.4)[None, None]
     draw = CloudDraw(
