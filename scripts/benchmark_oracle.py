@@ -227,7 +227,7 @@ def _std_by_cell(oracle: Oracle, variance: Tensor) -> list[float]:
     return (sums[0] / sums[1]).sqrt().tolist()
 
 
-FULL = SamplerFit(steps=3000, rate=0.25, rate_steps=1000.0, memory=20.0)
+FULL = SamplerFit(steps=6000, rate=0.25, rate_steps=300.0, memory=60.0)
 LIST = [
     Row("exact posterior", "floor of the comparison", exact),
     Row("prior, data ignored", "baseline", prior),

@@ -48,9 +48,10 @@ from cryoaae.restoration.draw_sources import TURNS, covering, covering_axes
 from cryoaae.restoration.draw_store import ERRORS, FARED, DrawStore
 from cryoaae.restoration.fit import fit
 from cryoaae.restoration.fit_sampler import SamplerSettings
-from cryoaae.restoration.found_errors import FoundErrors, chessboard, find_errors, measured_table
+from cryoaae.restoration.found_errors import FoundErrors, chessboard, coefficients, find_errors, measured_table
 from cryoaae.restoration.held_out import Key, cells, half_noise, hide_tilts, scored_cells
 from cryoaae.restoration.learned_draws import sampler_of
+from cryoaae.restoration.loudness import Loudness, centred
 from cryoaae.restoration.placement import LocalError, evened, uneven
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.recalibration import (
@@ -160,10 +161,23 @@ class Sampled:
         second, placed = self.calibrated([place * d for d in sized])
         own = self.source.knows_places
         self.fitted = first if own else second.following(first)
+        self.loudness = Loudness.of(self.found)
+        written = self.about_centre(sized if own else placed)
         self.deviations = {
-            "before": before, "sized": sized, "after": sized if own else placed,
+            "before": before, "sized": written if own else sized, "after": written,
             **({"mapped": placed} if own else {}), "noise": self.calibrated(noise, level=LEVEL)[1],
         }  # fmt: skip
+        self.shifts = {}
+        if self.source.centred:
+            (shift,) = self.about_centre([torch.zeros(self.tomogram.shape)])
+            self.shifts = dict.fromkeys(("sized", "after") if own else ("after",), shift)
+
+    def about_centre(self, deviations: list[Tensor]) -> list[Tensor]:
+        """Deviations about what is as loud as a posterior's mean; those with a mean of their own stay."""
+        if not self.source.centred:
+            return deviations
+        fields = self.loudness.fields(self.tomogram)
+        return [centred(deviation, fields, self.estimate) for deviation in deviations]
 
     @property
     def inside(self) -> Tensor:
@@ -198,11 +212,13 @@ class Sampled:
         """Errors by the halves and hidden tilts; found once, whatever the sampler."""
         model = digest(dict(self.tomogram.model.state_dict()))[:16]
         path = self.folder / f"{model}_{ERRORS}"
-        if not path.exists():
+        try:
+            return FoundErrors.from_facts(json.loads(path.read_text()))
+        except (OSError, KeyError):  # none, or found when less was looked at
             generator = torch.Generator().manual_seed(SEED)
             made = find_errors(self.tomogram, self.estimates, self.parts, generator=generator)
             write_text(path, json.dumps(made.facts()) + "\n")
-        return FoundErrors.from_facts(json.loads(path.read_text()))
+            return made
 
     def calibrated(
         self, deviations: list[Tensor], *, level: float | None = None
@@ -231,17 +247,21 @@ def measure(folder: Path, count: int, sampler: str, turns: str, steps: int | Non
         "places": places(made, errors["noiseless"]),
     }  # fmt: skip
     for region, cells_of in tables.items():
+        counts = coefficients(cells_of, tomogram.counted)
         for key, band in scored_cells(cells_of, tomogram.shape):
             row["cells"].append({
-                "region": region, "shell": key[0], "distance": key[1], **marks(made.fitted, region, key),
-                **compared(band).facts(),
+                "region": region, "shell": key[0], "distance": key[1], "coefficients": counts[key],
+                **marks(made.fitted, region, key), **compared(band).facts(),
             })  # fmt: skip
         row["regions"][region] = compared(cells_of >= 0).facts()
     row["regions"]["border"] = compared(border(tables)).facts()
     row["hidden"] = [facts for angle in HIDDEN_BY_DEG if (facts := hidden(made, angle)) is not None]
     band = everything(tables["measured"])
     row["whole"] = compared(band).facts()
-    scored = Scored.of(tomogram, band, made.truth, made.estimate, made.deviations, centred=made.source.centred)
+    symmetric = made.source.centred
+    scored = Scored.of(
+        tomogram, band, made.truth, made.estimate, made.deviations, made.shifts, centred=symmetric
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(SEED)
     if (fared := made.store.folder / FARED).exists():
         row["sampling"] = json.loads(fared.read_text())

@@ -109,23 +109,27 @@ class Scored:
     truth, estimate : (z, y, x) float64
     deviations : dict of state to list of (z, y, x) float64
         Of draws; "noise" among them.
+    shifts : dict of state to (z, y, x) float64
+        Where the law of draws is centred, less the estimate; of states that are not named it is the estimate.
     centred : bool
-        Whether the draws' law is symmetric, so that either sign counts.
+        Whether the draws' law is symmetric about its centre, so that either sign counts.
     """
 
     tomogram: WorkingTomogram
     truth: Tensor
     estimate: Tensor
     deviations: Mapping[str, list[Tensor]]
+    shifts: Mapping[str, Tensor]
     centred: bool = True
 
     @classmethod
     def of(
         cls, tomogram: WorkingTomogram, band: Tensor, truth: Tensor, estimate: Tensor,
-        deviations: Mapping[str, list[Tensor]], *, centred: bool = True,
+        deviations: Mapping[str, list[Tensor]], shifts: Mapping[str, Tensor], *, centred: bool = True,
     ) -> Scored:  # fmt: skip
         made = {state: [in_band(d, band) for d in volumes] for state, volumes in deviations.items()}
-        return cls(tomogram, in_band(truth, band), in_band(estimate, band), made, centred)
+        away = {state: in_band(shift, band) for state, shift in shifts.items()}
+        return cls(tomogram, in_band(truth, band), in_band(estimate, band), made, away, centred)
 
     @property
     def error(self) -> Tensor:
@@ -159,8 +163,14 @@ class Scored:
 
     def _crps_of_draws(self, state: str, made: list[Tensor]) -> float:
         """Unbiased for any number of draws: the energy score of single voxels."""
-        error = self.error[self.tomogram.counted]
-        return float(self._scored(state)(torch.stack(made)[..., None], -error[..., None]).mean())
+        where = self.tomogram.counted
+        away = self._shift(state)[where]
+        draws, target = torch.stack(made) - away, -self.error[where] - away
+        return float(self._scored(state)(draws[..., None], target[..., None]).mean())
+
+    def _shift(self, state: str) -> Tensor:
+        """Centre of a state's law less the estimate, (z, y, x)."""
+        return self.shifts.get(state, torch.zeros_like(self.estimate))
 
     def _scored(self, state: str) -> Callable[[Tensor, Tensor], Tensor]:
         return score_of_either_sign if self.centred or state in NULLS else score_of_draws
@@ -176,12 +186,13 @@ class Scored:
             "constant": white,
             "local_rms": [d * contrast / rms(contrast[inside]) * (size / rms(d[inside])) for d in noise],
         }
-        target = -patches(error[inside])
-        return {
-            name: float(self._scored(name)(torch.stack([patches(d[inside]) for d in made]), target).mean())
-            / rms(torch.linalg.vector_norm(target, dim=-1))
-            for name, made in {**self.deviations, **nulls}.items()
-        }
+        target, scores = -patches(error[inside]), {}
+        whole = rms(torch.linalg.vector_norm(target, dim=-1))
+        for name, made in {**self.deviations, **nulls}.items():
+            away = patches(self._shift(name)[inside])
+            draws = torch.stack([patches(d[inside]) for d in made]) - away
+            scores[name] = float(self._scored(name)(draws, target - away).mean()) / whole
+        return scores
 
     def by_stratum(self, strata: Mapping[str, Tensor], states: Sequence[str]) -> dict[str, Any]:
         """Size and coverage in the strata, (z, y, x) bool each, of some states and of the constant."""
@@ -201,19 +212,32 @@ class Scored:
         return rows
 
     def means_of_draws(self, state: str) -> dict[str, Any]:
-        """Correlation with the truth of the mean of P draws, and what draws of a posterior would have."""
+        """Correlation with the truth of the mean of P draws, and what it should be.
+
+        *posterior*: of a posterior with the restoration as its mean. *calibrated*: of any draws about the restoration
+        with the power of its error, g being the slope of the truth on it: rho / sqrt(1 + (g^2 / rho^2 - 2 g + 1) / P).
+        *centre*: of a posterior with the draws' own centre as its mean.
+        """
         where, made = self.tomogram.counted, self.deviations[state]
+        truth, estimate = self.truth[where], self.estimate[where]
 
         def correlation(volume: Tensor) -> float:
             return float(torch.corrcoef(torch.stack([volume[where], self.truth[where]]))[0, 1])
 
-        rho, rows = correlation(self.estimate), {}
+        def posterior(rho: float, count: int) -> float:
+            return rho / math.sqrt(1 + (1 - rho**2) / (count * rho**2))
+
+        rho, centre = correlation(self.estimate), correlation(self.estimate + self._shift(state))
+        slope, rows = float((estimate * truth).sum() / estimate.square().sum()), {}
+        error = slope**2 / rho**2 - 2 * slope + 1
         for count in (n for n in MEANS_OF if n <= len(made)):
             groups = [made[k : k + count] for k in range(0, len(made) - count + 1, count)]
             found = np.mean([correlation(self.estimate + sum_of(g) / count) for g in groups])
-            posterior = rho / math.sqrt(1 + (1 - rho**2) / (count * rho**2))
-            rows[str(count)] = {"found": float(found), "posterior": posterior}
-        return {"restored": rho, "means": rows}
+            rows[str(count)] = {
+                "found": float(found), "posterior": posterior(rho, count), "centre": posterior(centre, count),
+                "calibrated": rho / math.sqrt(1 + error / count),
+            }  # fmt: skip
+        return {"restored": rho, "centre": centre, "slope": slope, "means": rows}
 
     def spectrum(self, state: str, bands: Iterable[tuple[Any, Tensor]], agreement: Mapping[int, float]) -> list[Any]:
         """Root mean square of draws over that of the truth by shell, and how far the halves agree there.

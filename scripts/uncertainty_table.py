@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import chi2
+
 from cryoaae.restoration.held_out import SHELLS
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "uncertainty.json"
@@ -166,16 +168,24 @@ def by_stratum(rows: Rows) -> list[str]:
 def means(rows: Rows) -> list[str]:
     counts = list(rows[0]["means"]["means"])
     return [
-        "## The mean of P draws", "", "Correlation with the truth, and what draws of a posterior with that mean would "
-        "have, rho / sqrt(1 + (1 - rho^2) / (P rho^2)).", "",
-        "| run | restored | " + " | ".join(f"P = {count}" for count in counts) + " |",
-        "|---|---|" + "---|" * len(counts),
-        *(
-            f"| {row['run']} | {row['means']['restored']:.3f} | "
-            + " | ".join(f"{m['found']:.3f} ({m['posterior']:.3f})" for m in row["means"]["means"].values()) + " |"
-            for row in rows
-        ), "",
+        "## The mean of P draws", "", "Correlation with the truth, and what draws of a posterior with the restoration "
+        "as its mean would have, rho / sqrt(1 + (1 - rho^2) / (P rho^2)). That takes the slope g of the truth on the "
+        "restoration for 1, as it is on a posterior's mean. Of draws about any restoration with the power of its "
+        "error it is rho / sqrt(1 + (g^2 / rho^2 - 2 g + 1) / P): *by slope*, for P = 1. *About centre*: of a "
+        "posterior whose mean is what draws are spread about, for P = 1. Rows without these two are older, and their "
+        "draws lie about the restoration itself.", "",
+        "| run | restored | " + " | ".join(f"P = {count}" for count in counts) + " | slope | by slope | about centre |",
+        "|---|---|" + "---|" * (len(counts) + 3), *map(means_line, rows), "",
     ]  # fmt: skip
+
+
+def means_line(row: Mapping[str, Any]) -> str:
+    told = row["means"]
+    shown = [f"{m['found']:.3f} ({m['posterior']:.3f})" for m in told["means"].values()]
+    one, further = next(iter(told["means"].values())), ["–"] * 3
+    if "slope" in told:
+        further = [f"{value:.3f}" for value in (told["slope"], one["calibrated"], one["centre"])]
+    return f"| {row['run']} | {told['restored']:.3f} | {' | '.join([*shown, *further])} |"
 
 
 def spectra(rows: Rows) -> list[str]:
@@ -247,9 +257,38 @@ def ratios(rows: Rows) -> list[str]:
         lines.append(
             f"- Predicted over actual rms by shell, {region}: must within {MUST_RATIO:.0%} in "
             f"{counts['after', MUST_RATIO]} of {len(found['after'])} (as drawn: {counts['before', MUST_RATIO]}), goal "
-            f"{GOAL_RATIO:.0%} in {counts['after', GOAL_RATIO]}."
+            f"{GOAL_RATIO:.0%} in {counts['after', GOAL_RATIO]}. {_together(rows, region)}"
         )
     return lines
+
+
+def _together(rows: Rows, region: str) -> str:
+    """Shells of all runs together, and how often chance alone would miss the must in the smallest shell."""
+    shells = sorted({c["shell"] for row in rows for c in row["cells"] if c["region"] == region})
+    ratios = []
+    for shell in shells:  # errors in units of what was stated of each
+        squares = [by_shell(row, region, shell, "after") ** -2 for row in rows]
+        ratios.append(len(squares) ** 0.5 / math.sqrt(math.fsum(squares)))
+    said = f"Shells of all runs together: {min(ratios):.2f} to {max(ratios):.2f}."
+    numbers = [by_shell_count(row, region) for row in rows if "coefficients" in row["cells"][0]]
+    if not numbers:
+        return said
+    least = round(min(number for counts in numbers for number in counts))
+    low, high = (1 / (1 + sign * MUST_RATIO) ** 2 for sign in (1, -1))
+    missed = chi2.cdf(least * low, least) + chi2.sf(least * high, least)
+    return (
+        f"{said} The smallest has {least} coefficients, so that of a spread that is right to a hair chance alone "
+        f"misses the must there in {missed:.0%} of tomograms."
+    )
+
+
+def by_shell_count(row: Mapping[str, Any], region: str) -> list[float]:
+    """Coefficients of each shell."""
+    counts: dict[int, float] = {}
+    for cell in row["cells"]:
+        if cell["region"] == region:
+            counts[cell["shell"]] = counts.get(cell["shell"], 0.0) + cell["coefficients"]
+    return list(counts.values())
 
 
 def by_shell(row: Mapping[str, Any], region: str, shell: int, state: str) -> float:
@@ -292,21 +331,34 @@ def scores(rows: Rows, every: Rows) -> list[str]:
 
 def laws(rows: Rows) -> list[str]:
     """The mean of draws, and a draw's spectrum."""
-    apart = [
-        max(abs(m["found"] - m["posterior"]) for m in row["means"]["means"].values()) for row in rows
-    ]
+    apart = [_apart(row, "posterior") for row in rows]
+    newer = [row for row in rows if "slope" in row["means"]]
+    further = [
+        f"{words}: {sum(value <= MEAN_TOLERANCE for value in found)} of {len(found)} (at most {max(found):.3f})"
+        for words, found in (
+            ("of one about the draws' own centre", [_apart(row, "centre") for row in newer]),
+            ("of what the restoration's slope calls for", [_apart(row, "calibrated") for row in newer]),
+        ) if found
+    ]  # fmt: skip
     known = [s for row in rows for s in row["spectrum"] if s["agreement"] >= CARRIED]
     carried = [abs(ratio - 1) for s in known for ratio in s["ratio"]]
     together = [abs(s["all"] - 1) for s in known]
     near = sum(value <= SPECTRUM_TOLERANCE for value in carried)
     return [
         f"- Mean of P draws within {MEAN_TOLERANCE:g} of what a posterior's would have: "
-        f"{sum(value <= MEAN_TOLERANCE for value in apart)} of {len(rows)} (at most {max(apart):.3f}).",
+        + "; ".join(
+            [f"{sum(value <= MEAN_TOLERANCE for value in apart)} of {len(rows)} (at most {max(apart):.3f})", *further]
+        ) + ".",
         "- The shipped mean is the restoration, to the bit (tested).",
         f"- One draw's spectrum within {SPECTRUM_TOLERANCE:.0%} of the truth's where the halves agree by "
         f"{CARRIED:g} or more: {near} of {len(carried)} shells and draws (at most {max(carried, default=0):.0%} off); "
         f"of all draws together in {sum(v <= SPECTRUM_TOLERANCE for v in together)} of {len(together)} shells.",
     ]
+
+
+def _apart(row: Mapping[str, Any], name: str) -> float:
+    """How far the mean of P draws is off at most."""
+    return max(abs(m["found"] - m[name]) for m in row["means"]["means"].values())
 
 
 def _within(values: Sequence[float], ends: tuple[float, float]) -> str:

@@ -76,7 +76,7 @@ def calibration_section(calibration: Mapping[str, Any], reliability: bytes) -> R
             f"{_percent(shares['added'])} of the spread's power in the wedge and {_percent(shares['added_measured'])} "
             "where data were measured. It has the right size and no structure."
         )
-    sentences += place_sentences(calibration["places"])
+    sentences += [*_centred(calibration["centre"]), *place_sentences(calibration["places"])]
     tables = [_places(calibration["places"]), _factors(calibration, "Factors of the spread.")]
     figures = []
     if check is not None:
@@ -113,6 +113,23 @@ def stated_section(calibration: Mapping[str, Any] | None) -> ReportSection:
         tables = [_second_moments(check), _coverages(check), *tables]
     tables.append(_factors(calibration, "Error over structure, root mean squares: 1 means nothing is known."))
     return ReportSection(title, sentences, (), tables)
+
+
+def _centred(centre: Mapping[str, Any] | None) -> list[str]:
+    """What draws are spread about, if that is not the restoration itself."""
+    if centre is None:
+        return []
+    regions = (("measured", "where data were measured"), ("border", "at the edge of the wedge"), ("wedge", "in it"))
+    ranges = ", ".join(
+        f"{number(min(centre[name]['slope']), 2)} to {number(max(centre[name]['slope']), 2)} {where}"
+        for name, where in regions
+    )
+    left = ", ".join(f"{number(centre['check'][name], 2)} {where}" for name, where in regions)
+    return [
+        "Draws are spread about the restoration as loud as the structure is by the halves and the hidden tilts: its "
+        f"resolutions times {ranges}. The mean itself stays. On blocks left out the power of the error about that is "
+        f"{left} times that about the mean."
+    ]
 
 
 def place_sentences(places: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """The draws of a tomogram with the spread that its own errors show: found, fitted, checked, applied.
 
+Draws whose law is symmetric are spread about the restoration as loud as the structure is (`restoration.loudness`).
+
 Everything but the last step looks at one part of the tomogram, at most `REGION` working voxels an axis, so the cost is
 bounded. Errors found stand beside the draws (they do not depend on their number); the calibrated draws have a store of
 their own, so that those that were drawn stay as they are and more can be added.
@@ -26,6 +28,7 @@ from cryoaae.restoration.draw_sources import DrawSource, covering, covering_axes
 from cryoaae.restoration.draw_store import ERRORS
 from cryoaae.restoration.draw_volumes import DrawVolumes
 from cryoaae.restoration.found_errors import PASSES, TURNS_DEG, FoundErrors, chessboard, find_errors
+from cryoaae.restoration.loudness import Loudness, centred
 from cryoaae.restoration.placement import Confirmed, LocalError, evened, uneven
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.recalibration import (
@@ -213,7 +216,16 @@ class _Calibration:
 
     def _final(self, number: int) -> Tensor:
         """A draw as it is written, on the continued working grid of the whole."""
-        return recalibrated(self._placed(number), self._fields, generator_of(self._seed, number, ADDING_MORE))
+        made = recalibrated(self._placed(number), self._fields, generator_of(self._seed, number, ADDING_MORE))
+        return centred(made, self._centring, self.volumes.estimate) if self.sampler.centred else made
+
+    @cached_property
+    def loudness(self) -> Loudness:
+        return Loudness.of(self.found)
+
+    @cached_property
+    def _centring(self) -> tuple[Tensor, Tensor]:
+        return self.loudness.fields(self.volumes.tomogram)
 
     @cached_property
     def _fields(self) -> tuple[Tensor, Tensor]:
@@ -333,7 +345,14 @@ class _Calibration:
     def factors(self) -> dict[str, Any]:
         """What is done to the draws as they were made, all in all."""
         both = self._second if self.sampler.knows_places else self._second.following(self._first)
-        return {**both.facts(self.tomogram), "shares": both.shares(self.tomogram, self.powers_drawn[0])}
+        shares = both.shares(self.tomogram, self.powers_drawn[0])
+        centre = self._centre() if self.sampler.centred else None
+        return {**both.facts(self.tomogram), "shares": shares, "centre": centre}
+
+    def _centre(self) -> dict[str, Any]:
+        """What draws are spread about, and whether the truth is nearer to it on blocks it was not told by."""
+        told = self.loudness.facts(self.tomogram.voxel_size_angstrom)
+        return {**told, "check": Loudness.of(self.found.part(0)).gained(self.found.part(1))}
 
     def check(self) -> dict[str, Any] | None:
         drawn, placed = DrawnSpread(self.drawn), DrawnSpread(self.deviations)

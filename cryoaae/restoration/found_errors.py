@@ -71,6 +71,8 @@ class CellError:
 
 
 Errors = dict[Key, CellError]
+# Of one part: scores turn by turn, and how many coefficients each cell amounts to.
+Found = list[tuple[Turned, dict[Key, float]]]
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,17 @@ class FoundErrors:
         Where data were measured.
     hidden : two dicts of (shell, distance) to CellError
         Of hidden tilts.
+    border : two dicts of (shell, 0) to CellError
+        Of hidden tilts, where they are neither measured for sure nor far from what is.
     """
 
     measured: tuple[Errors, Errors]
     hidden: tuple[Errors, Errors]
+    border: tuple[Errors, Errors]
 
     def part(self, index: int) -> FoundErrors:
         """One part alone, as if it were all."""
-        return FoundErrors((self.measured[index], {}), (self.hidden[index], {}))
+        return FoundErrors((self.measured[index], {}), (self.hidden[index], {}), (self.border[index], {}))
 
     def all_measured(self) -> Errors:
         return joined(*self.measured)
@@ -98,11 +103,14 @@ class FoundErrors:
     def all_hidden(self) -> Errors:
         return joined(*self.hidden)
 
+    def all_border(self) -> Errors:
+        return joined(*self.border)
+
     def facts(self) -> dict[str, Any]:
         """As plain data; `from_facts` undoes it."""
         return {
             name: [[{"cell": list(key), **asdict(found)} for key, found in sorted(part.items())] for part in parts]
-            for name, parts in (("measured", self.measured), ("hidden", self.hidden))
+            for name, parts in (("measured", self.measured), ("hidden", self.hidden), ("border", self.border))
         }
 
     @classmethod
@@ -115,8 +123,8 @@ class FoundErrors:
                 for row in rows
             }
 
-        (a, b), (c, d) = (map(errors, facts[name]) for name in ("measured", "hidden"))
-        return cls((a, b), (c, d))
+        (a, b), (c, d), (e, f) = (map(errors, facts[name]) for name in ("measured", "hidden", "border"))
+        return cls((a, b), (c, d), (e, f))
 
 
 def joined(one: Errors, other: Errors) -> Errors:
@@ -193,23 +201,25 @@ class HiddenErrors:
 
     def __init__(self, tomogram: WorkingTomogram, parts: tuple[Tensor, Tensor]) -> None:
         self.tomogram, self.parts = tomogram, parts
-        self.found: tuple[list[tuple[Turned, dict[Key, float]]], ...] = ([], [])
+        self.hidden: tuple[Found, Found] = ([], [])
+        self.border: tuple[Found, Found] = ([], [])
 
     def add(self, angle_deg: float, made: HiddenTilts) -> None:
         """Take up what was made of the tomogram turned by an angle."""
         lenient = {"lenient": made.estimates["lenient"]}
-        for found, part in zip(self.found, self.parts, strict=True):
-            where = made.turner.inside() & made.turner.mask(part)
-            powers = score(made.halves, lenient, made.table, where)["lenient"]
-            hidden_deg = hidden_range(self.tomogram.wedge.solid(), angle_deg)
-            found.append((Turned(angle_deg, lenient=powers, hidden_deg=hidden_deg), coefficients(made.table, where)))
+        hidden_deg = hidden_range(self.tomogram.wedge.solid(), angle_deg)
+        for table, parts in ((made.table, self.hidden), (made.border, self.border)):
+            for found, part in zip(parts, self.parts, strict=True):
+                where = made.turner.inside() & made.turner.mask(part)
+                powers = score(made.halves, lenient, table, where)["lenient"]
+                found.append((Turned(angle_deg, lenient=powers, hidden_deg=hidden_deg), coefficients(table, where)))
 
     def beside_measured(self, estimates: Sequence[Tensor]) -> FoundErrors:
         """All of them, with the errors where data were measured, of the restored halves (z, y, x)."""
         table = measured_table(self.tomogram)
         one, other = (_errors(self.tomogram.halves, estimates, table, part) for part in self.parts)
-        first, second = (_together(found) for found in self.found)
-        return FoundErrors((one, other), (first, second))
+        (a, b), (c, d) = ([_together(found) for found in parts] for parts in (self.hidden, self.border))
+        return FoundErrors((one, other), (a, b), (c, d))
 
 
 def _errors(halves: Sequence[Tensor], estimates: Sequence[Tensor], table: Tensor, where: Tensor) -> Errors:
@@ -218,7 +228,7 @@ def _errors(halves: Sequence[Tensor], estimates: Sequence[Tensor], table: Tensor
     return {key: CellError(found, counts[key]) for key, found in powers.items() if counts[key] > 0}
 
 
-def _together(found: Sequence[tuple[Turned, Mapping[Key, float]]]) -> Errors:
+def _together(found: Found) -> Errors:
     """Errors of all turns, by cell."""
     powers = pooled([turned for turned, _ in found], "lenient", lambda key: key)
     counts = {key: sum(part.get(key, 0.0) for _, part in found) for key in powers}

@@ -59,13 +59,20 @@ class HalfLikelihood:
 
     def whitening(self, slowest: float = 0.0) -> Tensor:
         """W, without coefficients below a frequency in cycles a working voxel."""
-        shape = (*self.support.shape[:2], 2 * (self.support.shape[2] - 1))
-        return torch.where(self.support & (radius(shape) >= slowest), self.noise.rsqrt(), 0.0)
+        return torch.where(self.hears(slowest), self.noise.rsqrt(), 0.0)
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         z, y, half = self.support.shape
         return z, y, 2 * (half - 1)
+
+    def hears(self, slowest: float = 0.0) -> Tensor:
+        """Coefficients that the half says something of, (z, y, x // 2 + 1) bool."""
+        return self.support & (radius(self.shape) >= slowest)
+
+    def heard(self, volume: Tensor, slowest: float = 0.0) -> Tensor:
+        """The part of a volume (z, y, x) that the half says something of."""
+        return irfft(rfft(volume) * self.hears(slowest), self.shape)
 
     def white(self, volume: Tensor, slowest: float = 0.0) -> Tensor:
         """W applied to a volume (z, y, x)."""

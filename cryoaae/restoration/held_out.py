@@ -39,6 +39,8 @@ SHELLS = len(SHELL_EDGES) - 1
 DISTANCE_STEP = 0.04
 # Hidden coefficients nearer than this to a measured one are not scored; Fourier voxels.
 GUARD = 2.0
+# Fourier voxels beyond the edge of what was measured: less than this counts as measured for sure.
+MEASURED_DEPTH = -1.0
 FEWEST = 20
 CELLS_A_SHELL = 100
 NOISE_SHELLS = 24
@@ -176,6 +178,8 @@ class HiddenTilts:
         Of the tomogram's voxels.
     table : (z, y, x // 2 + 1) int
         Cells of what was hidden, from `sector_table`.
+    border : (z, y, x // 2 + 1) int
+        Cells, by shell alone, of what was hidden or is no longer measured for sure, too near to what is to be scored.
     halves : list of (z, y, x)
         Turned, with what was hidden.
     estimates : dict of {"strict", "lenient"} to list of (z, y, x)
@@ -184,6 +188,7 @@ class HiddenTilts:
 
     turner: _Turner
     table: Tensor
+    border: Tensor
     halves: list[Tensor]
     estimates: dict[str, list[Tensor]]
 
@@ -216,7 +221,7 @@ def hide_tilts(
     rotation = rotation_about(wedge.tilt_axis_zyx, math.radians(angle_deg))
     measured = wedge.support(shape, object_zyx=tomogram.core_shape)
     hidden = measured & ~wedge.rotated(rotation.T).support(shape, object_zyx=tomogram.core_shape)
-    table = sector_table(tomogram, rotation, angle_deg)
+    table, border = sector_table(tomogram, rotation, angle_deg), border_table(tomogram, rotation, angle_deg)
     if not (table >= 0).any():
         return None
     blind = tomogram.without(hidden)
@@ -233,7 +238,7 @@ def hide_tilts(
             filled = irfft(torch.where(measured, rfft(half), rfft(put)), shape)
             turned = irfft(rfft(turner(filled)) * measured, shape)
             estimates[name].append(tomogram.restore([turned]))
-    return HiddenTilts(turner, table, halves, estimates)
+    return HiddenTilts(turner, table, border, halves, estimates)
 
 
 def _scored(tomogram: WorkingTomogram, angle_deg: float, made: HiddenTilts, kept_out: Tensor) -> Turned:
@@ -252,16 +257,31 @@ def _scored(tomogram: WorkingTomogram, angle_deg: float, made: HiddenTilts, kept
 
 def sector_table(tomogram: WorkingTomogram, rotation: Tensor, angle_deg: float) -> Tensor:
     """Cell of each turned coefficient, (z, y, x // 2 + 1) int: shell * CELLS_A_SHELL + distance; -1: not scored."""
-    wedge, shape = tomogram.wedge.solid(), tomogram.shape
-    core = tomogram.core_shape
-    scored = wedge.rotated(rotation).depth(shape, object_zyx=core) < -1
-    distance = torch.full_like(radius(shape), math.inf)
-    near = distance.clone()
-    for part in remaining_ranges(wedge, angle_deg):
-        distance = torch.minimum(distance, part.depth(shape, object_zyx=UNIT))
-        near = torch.minimum(near, part.depth(shape, object_zyx=core))
-    scored &= (near >= GUARD) & near.isfinite()
-    return cells(shape, distance, scored)
+    distance = _distance(tomogram, angle_deg, UNIT)
+    near = _distance(tomogram, angle_deg, tomogram.core_shape)
+    scored = _measured_before(tomogram, rotation) & (near >= GUARD) & near.isfinite()
+    return cells(tomogram.shape, distance, scored)
+
+
+def border_table(tomogram: WorkingTomogram, rotation: Tensor, angle_deg: float) -> Tensor:
+    """Cell of each turned coefficient at the edge of what stays measured, by shell alone; -1: elsewhere."""
+    near = _distance(tomogram, angle_deg, tomogram.core_shape)
+    scored = _measured_before(tomogram, rotation) & (near >= MEASURED_DEPTH) & (near < GUARD)
+    return cells(tomogram.shape, torch.zeros_like(near), scored)
+
+
+def _measured_before(tomogram: WorkingTomogram, rotation: Tensor) -> Tensor:
+    """Turned coefficients that were measured for sure before anything was hidden, (z, y, x // 2 + 1) bool."""
+    turned = tomogram.wedge.solid().rotated(rotation)
+    return turned.depth(tomogram.shape, object_zyx=tomogram.core_shape) < MEASURED_DEPTH
+
+
+def _distance(tomogram: WorkingTomogram, angle_deg: float, object_zyx: tuple[int, int, int]) -> Tensor:
+    """Of turned coefficients to what stays measured, (z, y, x // 2 + 1), in Fourier voxels of an object."""
+    nearest = torch.full_like(radius(tomogram.shape), math.inf)
+    for part in remaining_ranges(tomogram.wedge.solid(), angle_deg):
+        nearest = torch.minimum(nearest, part.depth(tomogram.shape, object_zyx=object_zyx))
+    return nearest
 
 
 def strip_powers(tomogram: WorkingTomogram, fitted: MissingWedge, where: Tensor) -> Powers:
@@ -279,7 +299,7 @@ def strip_powers(tomogram: WorkingTomogram, fitted: MissingWedge, where: Tensor)
     shape, core = tomogram.shape, tomogram.core_shape
     shown = fitted.solid()
     estimates = tomogram.restore_each(tomogram.without(~shown.support(shape, object_zyx=core)))
-    scored = tomogram.wedge.solid().depth(shape, object_zyx=core) < -1
+    scored = tomogram.wedge.solid().depth(shape, object_zyx=core) < MEASURED_DEPTH
     scored &= shown.depth(shape, object_zyx=core) >= GUARD
     table = cells(shape, shown.depth(shape, object_zyx=UNIT), scored)
     return score(tomogram.halves, {"strip": estimates}, table, where)["strip"]

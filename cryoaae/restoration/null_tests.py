@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from cryoaae.physics.fourier import irfft, multiplicity, rfft
-from cryoaae.restoration.held_out import sums_by_shell
+from cryoaae.restoration.held_out import MEASURED_DEPTH, sums_by_shell
 from cryoaae.restoration.working import WorkingTomogram
 
 REGIONS = ("measured", "wedge")
-# Fourier voxels beyond the edge: what counts as measured, and as missing.
-MEASURED_DEPTH, WEDGE_DEPTH = -1.0, 3.0
+# Fourier voxels beyond the edge: what counts as missing.
+WEDGE_DEPTH = 3.0
 
 
 @dataclass(frozen=True)

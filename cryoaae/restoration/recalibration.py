@@ -32,12 +32,11 @@ from cryoaae.metrics.spread_factors import LEVEL, SpreadFactors, fit_factors
 from cryoaae.physics.fourier import irfft, radius, rfft
 from cryoaae.physics.wedge import HALF_SLAB
 from cryoaae.restoration.found_errors import Errors, FoundErrors, coefficients, measured_table
-from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, SHELLS, UNIT, Key, scored_cells
-from cryoaae.restoration.null_tests import MEASURED_DEPTH
+from cryoaae.restoration.held_out import DISTANCE_STEP, MEASURED_DEPTH, SHELL_EDGES, SHELLS, UNIT, Key, scored_cells
 from cryoaae.restoration.wedge_forecast import fit_law, wedge_table
 from cryoaae.restoration.working import WorkingTomogram
 
-FORMAT = "cryoaae spread calibration 2"
+FORMAT = "cryoaae spread calibration 3"
 # Distances to measured data that the wedge is divided into; frequencies of the working grid end at about 0.45.
 COLUMNS = math.ceil(SHELL_EDGES[-1] / DISTANCE_STEP)
 # Share of a correlation that is doubted where nothing was tested.

@@ -7,6 +7,12 @@ draws by the y that they were drawn from would count the data twice (SCIENCE E11
 few voxels: weights of larger ones collapse. How large the errors of q are by shell the other half says first: draws
 that are too wide or too narrow are no draws given y_even.
 
+What the other half does not hear, the wedge and what is slower than a place, is not chosen: pieces of three voxels of
+many draws, put together, have lost the power that each had over longer ways, and nothing gives it back. There a draw
+is the sampler's own given both halves:
+
+    d = H (made of places, about the restoration of one half) + (1 - H) d_own,      H: heard by the other half
+
 Where weights collapse even at a higher temperature a place falls back to the sampler's own draws given both halves.
 Draws of all places are put together without seams: all take their choice by the same random numbers
 
@@ -48,6 +54,8 @@ GAMMA_MAX = 8.0
 SLOWEST = 0.07
 # Shells that the size of draws is told in, how many draws tell it, and the least error believed, of the noise's power.
 SHELLS, SIZED_BY, LEAST_ERROR = 24, 32, 0.02
+# What of a draw is chosen place by place; drawn differently, draws that stand are no longer the same law's.
+CHOSEN = "what the other half hears"
 # What the generators of choices are for, besides seed and number; candidates have numbers that no draw has.
 CHOICE, FIRST_CANDIDATE = 7, 1000
 
@@ -224,9 +232,11 @@ class Importance:
         generator = generator_of(self.seed, number, CHOICE)
         given = int(torch.randint(2, (1,), generator=generator))
         side, around = self.sides[given], self.around.deviation(number)
-        made = side.draw(around[self.region.box], generator=generator)
-        apart = self.restored[given] - self.estimate[self.region.box]
-        return self.region.faded(made + (1 - side.fallen) * apart, around)
+        own = around[self.region.box]
+        heard = self._heard(own)
+        apart = self._heard(self.restored[given] - self.estimate[self.region.box])
+        made = side.draw(heard, generator=generator) + (1 - side.fallen) * apart
+        return self.region.faded(own - heard + self._heard(made), around)
 
     def facts(self) -> dict[str, Any]:
         """How many candidates count, place by place, and what became of the places; plain data."""
@@ -260,7 +270,12 @@ class Importance:
 
     @staticmethod
     def made_from() -> dict[str, str]:
-        return Learned.made_from()
+        return {**Learned.made_from(), "chosen": CHOSEN}
+
+    def _heard(self, volume: Tensor) -> Tensor:
+        """The part of a volume (z, y, x) of the box that the other half hears."""
+        axes = covering_axes(self.inner.plan.frame)
+        return self.likelihood.heard(continued(volume.contiguous(), axes), SLOWEST)[self.part]
 
     # -- once for the tomogram ---------------------------------------------------------------------
 
@@ -278,9 +293,9 @@ class Importance:
             if j < SIZED_BY:
                 power += rfft(continued(draw, axes)).abs().square() / SIZED_BY
             inner.advance(WORK_SHARE * draw.numel())
-        gain = sizes_by_other_half(likelihood, residual, power)
+        heard = sizes_by_other_half(likelihood, residual, power) * likelihood.hears(SLOWEST)
         for j in range(CANDIDATES):
-            kept[j] = irfft(rfft(continued(kept[j], axes)) * gain, likelihood.shape)[self.part]
+            kept[j] = irfft(rfft(continued(kept[j], axes)) * heard, likelihood.shape)[self.part]
 
         def white(draw: Tensor) -> Tensor:
             return likelihood.white(continued(draw, axes), SLOWEST)[self.part]

@@ -60,11 +60,18 @@ class LinearSampler(nn.Module):
         white = torch.randn(count, *y.shape, generator=generator, dtype=y.dtype, device=y.device)
         return self.mean(y) + white @ self.spread_weight.mT * self.scale
 
-    def log_score(self, y: Tensor, x: Tensor) -> Tensor:
-        """Minus the log density of x (b, d) given y (b, d), up to a constant, (b,): proper, where x is known."""
+    def log_score(self, y: Tensor, x: Tensor, *, centre: Tensor | None = None) -> Tensor:
+        """Minus the log density of x (b, d) given y (b, d), up to a constant, (b,): proper, where x is known.
+
+        With a `centre` (b, d), a mean that is known better than the sampler's own, the spread is scored about that, and
+        the mean by itself under the spread as it stands: what the mean is off by chance is then no reason to be wider.
+        """
         apart = (x - self.mean(y)) / self.scale
-        white = torch.linalg.solve(self.spread_weight, apart.mT).mT
-        return 0.5 * white.square().sum(dim=-1) + torch.linalg.slogdet(self.spread_weight).logabsdet
+        spread = self.spread_weight
+        if centre is None:
+            return _half_square(spread, apart) + torch.linalg.slogdet(spread).logabsdet
+        about = _half_square(spread, (x - centre) / self.scale) + torch.linalg.slogdet(spread).logabsdet
+        return about + _half_square(spread.detach(), apart)
 
     @property
     def gain(self) -> Tensor:
@@ -76,6 +83,11 @@ class LinearSampler(nn.Module):
         """C C^T, (d, d)."""
         factor = self.scale[:, None] * self.spread_weight.detach()
         return factor @ factor.mT
+
+
+def _half_square(factor: Tensor, apart: Tensor) -> Tensor:
+    """Half the square of C^-1 e, (b,), of residuals e (b, d)."""
+    return 0.5 * torch.linalg.solve(factor, apart.mT).mT.square().sum(dim=-1)
 
 
 def half_map_powers(even: Tensor, odd: Tensor, basis: FourierBasis, measured: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,13 +141,17 @@ class SamplerFitting:
         return energy_score(mine, other).sum(dim=-1).mean()
 
     def em_score(self, even: Tensor, odd: Tensor) -> Tensor:
-        """Log score of a draw, given itself turned and measured again."""
+        """Log score of a draw, given itself turned and measured again.
+
+        The spread is scored about the slower copy's mean: noise of the sampler's own gain would become spread.
+        """
         with torch.no_grad():
             drawn = self.teacher.draws(even, 1, generator=self.generator)[0]
             turn = self.turns[int(torch.randint(len(self.turns), (1,), generator=self.generator))]
             known = drawn @ turn.mT
             again = known * self.measured + self._other_noise(even, odd, 1)
-        return self.sampler.log_score(again, known).mean()
+            centre = self.teacher.mean(again)
+        return self.sampler.log_score(again, known, centre=centre).mean()
 
     def _other_noise(self, even: Tensor, odd: Tensor, places: int) -> Tensor:
         """Half differences of other places, (b, d), with a random sign: samples of the noise of one half."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cryoaae.metrics.error_power import ErrorPower
 from cryoaae.metrics.spread_factors import MOST
 from cryoaae.physics.fourier import irfft, radius, rfft
+from cryoaae.physics.rotation import rotation_about
 from cryoaae.physics.wedge import HALF_SLAB, MissingWedge
 from cryoaae.restoration import recalibration, reliability
 from cryoaae.restoration.engine import RestoreOptions
@@ -33,8 +34,8 @@ from cryoaae.restoration.found_errors import (
     joined,
     measured_table,
 )
-from cryoaae.restoration.held_out import SHELLS
-from cryoaae.restoration.null_tests import MEASURED_DEPTH
+from cryoaae.restoration.held_out import MEASURED_DEPTH, SHELLS, border_table, scored_cells, sector_table
+from cryoaae.restoration.loudness import REGIONS, Loudness, centred
 from cryoaae.restoration.recalibration import (
     fit_recalibration,
     power_by_cell,
@@ -296,6 +297,55 @@ def test_without_hidden_tilts_all_the_structure_is_in_doubt() -> None:
     for (shell, _), power in spread.items():
         ring = (radius(made.shape) >= 0.02 + 0.05 * shell) & (radius(made.shape) < 0.07 + 0.05 * shell)
         assert power > 0.6 * float(whole[ring].mean())
+
+
+# -- the centre -----------------------------------------------------------------------------------
+
+
+def test_slopes_are_those_in_closed_form() -> None:
+    """Of a shrunk noisy mean S / (.8 (S + N / 2)); a restorer that fills nothing has no loudness in the wedge."""
+    made = Loudness.of(found())
+    for (shell, _), band in scored_cells(measured_table(tomogram()), tomogram().shape):
+        structure = float(power_of(radius(tomogram().shape))[band].double().mean())
+        slope = structure / (GAIN * (structure + NOISE / 2))
+        if shell >= 2:
+            assert made.slope[0, shell] == pytest.approx(slope, abs=0.06)
+    np.testing.assert_allclose(made.slope[2], 1.0, atol=0.05)
+    facts = json.loads(json.dumps(made.facts(10.0)))
+    assert set(REGIONS) < set(facts) and len(facts["per_angstrom"]) == SHELLS + 1
+
+
+def test_draws_about_their_centre_are_as_loud_as_the_structure() -> None:
+    """And their spread about the restoration keeps its power."""
+    made, estimate = tomogram(), torch.stack(estimates()).mean(dim=0)
+    error, table = true_error()[0], measured_table(tomogram())
+    fields = Loudness.of(found()).fields(made)
+    deviations = [field(made.shape, 50 + k, error) for k in range(6)]
+    written = [centred(deviation, fields, estimate) for deviation in deviations]
+
+    def powers_of(volumes: list[Tensor]) -> np.ndarray:
+        (found,) = power_by_cell(table, volumes, [made.counted])
+        return np.array([found[shell, 0] for shell in shells])
+
+    shells = range(2, SHELLS)  # of fewer coefficients slopes are known badly
+    law = power_of(radius(made.shape)) / scale() ** 2
+    structure = np.array([float(law[table == 100 * shell].double().mean()) for shell in shells])
+    np.testing.assert_allclose(powers_of(written), powers_of(deviations), rtol=0.2)
+    before, after = (powers_of([estimate + d for d in given]) / structure for given in (deviations, written))
+    assert before.max() > 2.0, "about the restoration itself fine shells are too loud"
+    np.testing.assert_allclose(after, 1.0, atol=0.25)
+    assert after.mean() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("angle_deg", [15.0, -45.0])
+def test_the_border_of_hidden_tilts_lies_beside_what_is_scored(angle_deg: float) -> None:
+    made = tomogram()
+    rotation = rotation_about(made.wedge.tilt_axis_zyx, math.radians(angle_deg))
+    border, scored = border_table(made, rotation, angle_deg) >= 0, sector_table(made, rotation, angle_deg) >= 0
+    assert border.any() and scored.any() and not (border & scored).any()
+    before = made.wedge.solid().rotated(rotation).depth(made.shape, object_zyx=made.core_shape)
+    assert float(before[border].max()) < MEASURED_DEPTH, "measured for sure before it was hidden"
+    assert len(found().all_border()) >= SHELLS - 1
 
 
 # -- the check ------------------------------------------------------------------------------------

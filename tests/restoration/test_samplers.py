@@ -14,14 +14,18 @@ from torch import Tensor
 
 from cryoaae.errors import InterruptedRunError
 from cryoaae.io.mrc import open_volume, write_volume
+from cryoaae.physics.fourier import radius, rfft
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.reports import sampling_figures
 from cryoaae.restoration import langevin_draws, weighted_draws
+from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.posterior import sample
 from cryoaae.restoration.restore import restore
 from cryoaae.restoration.samplers import SAMPLERS
+from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.runs.progress import NullProgress
+from cryoaae.volume import Volume
 
 SHAPE, VOXEL = (14, 18, 16), 20.0
 
@@ -91,3 +95,23 @@ def test_a_sampler_keeps_the_mean_and_draws_by_number(name: str, given: dict[str
     one, two = ((open_volume(whole / f"draw_00{n}.mrc").numpy() - mean).ravel() for n in (1, 2))
     assert min(one.std(), two.std()) > 0.01 * mean.std()
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.9
+
+
+def test_what_the_other_half_does_not_hear_is_the_learned_samplers_own() -> None:
+    """Pieces of many candidates would have lost the power that each had over longer ways than a place."""
+    shape, generator, wedge = (24, 24, 24), torch.Generator().manual_seed(2), MissingWedge((-50.0, 50.0))
+    signal = band_limit(torch.randn(shape, generator=generator), 0.1, 0.2) * 5
+    halves = [wedge.measured(signal + torch.randn(shape, generator=generator)) for _ in range(2)]
+    volumes = [Volume(half.numpy(), VOXEL) for half in halves]
+    tomogram = WorkingTomogram.of(volumes, wedge, Gain(), options=RestoreOptions())
+    estimate = torch.stack(tomogram.restore_each(tomogram.halves)).mean(dim=0)
+    weighted, own = (SAMPLERS[name](tomogram, estimate, seed=0, turns="any") for name in ("importance", "learned"))
+    depth = wedge.solid().depth(shape, object_zyx=shape)
+    shares: dict[str, list[float]] = {"wedge": [], "measured": []}
+    for number in (1, 2, 3):
+        one, other = rfft(weighted.deviation(number)), rfft(own.deviation(number))
+        for name, where in (("wedge", depth > 2), ("measured", (depth < -2) & (radius(shape) > 0.12))):
+            apart = (one - other)[where].abs().square().sum() / other[where].abs().square().sum()
+            shares[name].append(float(apart))
+    assert max(shares["wedge"]) < 0.3, "what leaks over the faces"
+    assert min(shares["measured"]) > 0.6

@@ -139,3 +139,27 @@ def test_steps_are_repeatable_and_noise_is_that_of_a_half(cube: Oracle) -> None:
     torch.testing.assert_close(noise.var(dim=0), model.noise_power * model.measured, rtol=0.06, atol=1e-12)
     with_own = (noise * (even - odd)).mean(dim=0) / model.noise_power
     assert float(with_own.abs().max()) < 0.06, "of other places"
+
+
+def test_noise_of_the_gain_is_no_reason_to_be_wider(cube: Oracle) -> None:
+    """About a mean that is known better the exact spread is left as it is; about the sampler's own it would grow."""
+    fitting = fitting_of(cube, SamplerFit())
+    sampler, model = fitting.sampler.double(), cube.model
+    made_exact(cube, sampler)
+    truth = model.truths(4000, generator=seeded(7))
+    y = model.measure(truth, generator=seeded(8))
+    centre = model.mean(y)
+    with torch.no_grad():
+        noise = torch.randn(sampler.mean_weight.shape, generator=seeded(9), dtype=truth.dtype)
+        sampler.mean_weight += 0.05 * noise
+
+    def pull(**keywords: Tensor) -> tuple[float, float]:
+        """Along a wider spread, and along the gain's own noise: above 0 it is descended."""
+        weights = [sampler.spread_weight, sampler.mean_weight]
+        slopes = torch.autograd.grad(sampler.log_score(y, truth, **keywords).mean(), weights)
+        return float((weights[0].detach() * slopes[0]).sum()) / len(noise), float((noise * slopes[1]).sum())
+
+    about_own, about_centre = pull(), pull(centre=centre)
+    assert about_own[0] < -0.05, "descending makes it wider"
+    assert abs(about_centre[0]) < 0.02
+    assert about_centre[1] == pytest.approx(about_own[1]) and about_own[1] > 0, "the gain is mended all the same"
