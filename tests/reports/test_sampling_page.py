@@ -93,6 +93,10 @@ def calibrated(result: dict[str, Any]) -> dict[str, Any]:
             "measured": [cell(0, 0.21, pooled=True), cell(1, 1.31)],
             "wedge": [cell(1, 2.4, **deep, extrapolated=False), cell(2, 2.2, **deep, extrapolated=True)],
             "shares": {"extrapolated": 0.23, "added": 0.0, "added_measured": 0.0},
+            "centre": {
+                "measured": {"slope": [0.97, 1.02]}, "border": {"slope": [0.95, 1.0]}, "wedge": {"slope": [0.61, 0.9]},
+                "check": {"measured": 0.99, "border": 0.98, "wedge": None},
+            },
             "check": {
                 "measured": [row(0, 4.6, 1.04, **seen), row(1, 0.76, 0.97, **seen)],
                 "hidden": [hidden, {**row(2, 0.5, 1.2), "after": None, "interval": [None, None]}],
@@ -136,6 +140,8 @@ def test_a_calibrated_spread_says_by_what_how_far_and_what_is_extrapolated(calib
     assert re.search(r"measured > 285 Å|measured 1000–286 Å", text)
     assert re.search(r"0\.76 0\.97 \[0\.87, 1\.07\] 82 % 89 % 61 %", text)
     assert "independent error" not in text
+    assert "its resolutions times 0.97 to 1.02 where data were measured" in text and "0.61 to 0.90 in it" in text
+    assert "0.99 where data were measured, 0.98 at the edge of the wedge, – in it times that about the mean" in text
     # A number that does not exist is a dash, and the factors carry their marks.
     assert re.search(r"hidden tilts 167–118 Å 0\.50 – \[–, –\]", text)
     assert re.search(r"0\.0020–0\.0040 2\.20 \[1\.83, 2\.64\] extrapolated", text)
@@ -143,6 +149,11 @@ def test_a_calibrated_spread_says_by_what_how_far_and_what_is_extrapolated(calib
     # Where the spread lies, and whether that holds on blocks left out.
     assert "the halves confirm 83 % (95 % interval 70 % to 96 %); 82 % were applied" in text
     assert re.search(r"loudest third 1\.50 1\.55 \[1\.40, 1\.70\]", text)
+
+
+def test_draws_spread_about_the_restoration_itself_are_not_explained(calibrated: dict[str, Any]) -> None:
+    calibrated["calibration"]["centre"] = None
+    assert "as loud as the structure is" not in page(calibrated)
 
 
 def test_places_that_nothing_could_be_said_of_are_told(calibrated: dict[str, Any]) -> None:
