@@ -126,12 +126,12 @@ class SamplerFitting:
             for weight, slope in zip(weights, slopes, strict=True):
                 weight.sub_(rate * metric @ self._tied(slope))
         self.done += 1
-        _follow(self.teacher, self.sampler, min(1.0, s.memory / (self.done + s.memory)))
+        follow(self.teacher, self.sampler, min(1.0, s.memory / (self.done + s.memory)))
 
     def data_score(self, even: Tensor, odd: Tensor) -> Tensor:
         """Draws given the even half, plus noise, against the odd half where it was measured."""
         count = self.settings.draws
-        noise = torch.stack([self._other_noise(even, odd, k + 1) for k in range(count)])
+        noise = torch.stack([other_noise(even, odd, k + 1, self.generator) for k in range(count)])
         noisy = self.sampler.draws(even, count, generator=self.generator) + noise
         rows = torch.nonzero(self.measured).flatten()
         whole = len(rows) // self.settings.group * self.settings.group
@@ -149,14 +149,9 @@ class SamplerFitting:
             drawn = self.teacher.draws(even, 1, generator=self.generator)[0]
             turn = self.turns[int(torch.randint(len(self.turns), (1,), generator=self.generator))]
             known = drawn @ turn.mT
-            again = known * self.measured + self._other_noise(even, odd, 1)
+            again = known * self.measured + other_noise(even, odd, 1, self.generator)
             centre = self.teacher.mean(again)
         return self.sampler.log_score(again, known, centre=centre).mean()
-
-    def _other_noise(self, even: Tensor, odd: Tensor, places: int) -> Tensor:
-        """Half differences of other places, (b, d), with a random sign: samples of the noise of one half."""
-        signs = torch.randint(2, (len(even), 1), generator=self.generator) * 2 - 1
-        return ((even - odd) / math.sqrt(2)).roll(places, 0) * signs
 
     def _tied(self, slope: Tensor) -> Tensor:
         """Mean of a gradient over the turns that keep the wedge: a sampler commutes with them."""
@@ -164,6 +159,12 @@ class SamplerFitting:
         for order, sign in self.ties:
             total += slope[order][:, order] * (sign[:, None] * sign)
         return total / len(self.ties)
+
+
+def other_noise(even: Tensor, odd: Tensor, places: int, generator: torch.Generator) -> Tensor:
+    """Half differences of other places, (b, d), with a random sign: samples of the noise of one half."""
+    signs = torch.randint(2, (len(even), 1), generator=generator) * 2 - 1
+    return ((even - odd) / math.sqrt(2)).roll(places, 0) * signs
 
 
 def turn_matrices(basis: FourierBasis) -> Tensor:
@@ -187,6 +188,7 @@ def wedge_symmetries(turns: Tensor, measured: Tensor) -> list[tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def _follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+    """Bring a slow copy's weights a share of the way to a fast one's."""
     for mine, other in zip(slow.parameters(), fast.parameters(), strict=True):
         mine.lerp_(other, rate)

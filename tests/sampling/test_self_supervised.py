@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cryoaae.sampling.linear_sampler import LinearSampler, half_map_powers
 from cryoaae.sampling.oracle import Oracle
-from cryoaae.sampling.self_supervised import Halves, SamplerFit, SamplerFitting
+from cryoaae.sampling.self_supervised import Halves, SamplerFit, SamplerFitting, other_noise
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -134,7 +134,7 @@ def test_steps_are_repeatable_and_noise_is_that_of_a_half(cube: Oracle) -> None:
     assert torch.equal(*ends)
     fitting = fitting_of(cube, replace(SamplerFit(), batch=4))
     even, odd = halves_of(cube)(20000, seeded(6))
-    noise = fitting._other_noise(even, odd, 1)
+    noise = other_noise(even, odd, 1, fitting.generator)
     model = cube.model
     torch.testing.assert_close(noise.var(dim=0), model.noise_power * model.measured, rtol=0.06, atol=1e-12)
     with_own = (noise * (even - odd)).mean(dim=0) / model.noise_power
