@@ -9,7 +9,8 @@ Rows are appended to docs/benchmarks/speed.json, and the page speed.md is made f
 First the machine: what a plain convolution of 64 channels reaches, and how fast memory is copied. Then the layers: the
 U-Net of the restorer that comes along, on random densities, by tile, batch, precision and order of memory, and nothing
 else. Then `restore` from file to file and the steps of a fit, beside the same layers on random densities of the same
-tiles and batches. Everything in a process of its own, so that its memory is its own. Rates are per second of the
+tiles and batches; and phantoms of $CRYOAAE_DATA restored with layers at bfloat16 and at float32, against the truth.
+Everything in a process of its own, so that its memory is its own. Rates are per second of the
 processor that the process itself took: on a machine that others use, the clock on the wall says how busy they are.
 """
 
@@ -31,13 +32,17 @@ import numpy as np
 import torch
 from benchmark_rows import append, provenance, read_rows
 from benchmark_streaming import Sampler
-from speed_table import table
+from numpy.typing import NDArray
+from restoration_conditions import Run, prepared
+from restoration_table import scores_of
+from speed_table import SCORES, table
 from torch.utils.flop_counter import FlopCounterMode
 
+import cryoaae
 from cryoaae.fitting.session import prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_text
-from cryoaae.io.mrc import create_volume
+from cryoaae.io.mrc import create_volume, open_volume
 from cryoaae.io.project import open_tomogram, resolve_inputs
 from cryoaae.models.general import GeneralRestorer
 from cryoaae.nets.unet import UNet
@@ -63,10 +68,12 @@ LAYERS = {
 }  # fmt: skip
 RESTORED = {
     "restore 75 x 464 x 480": (75, 464, 480), "restore 150 x 464 x 480": (150, 464, 480),
-    "restore 75 x 928 x 960": (75, 928, 960), "restore 300 x 928 x 960": (300, 928, 960),
+    "restore 75 x 928 x 960": (75, 928, 960), "restore 75 x 928 x 960, bfloat16": (75, 928, 960),
+    "restore 300 x 928 x 960": (300, 928, 960),
 }  # fmt: skip
 FITS = {"fit, batch 1": 1, "fit, batch 2": 2, "fit, batch 4": 4}
-NAMES = ["machine", *LAYERS, *RESTORED, *FITS, "first tile"]
+LOWER = {f"bfloat16, phantom {name}": name for name in ("A", "C")}
+NAMES = ["machine", *LAYERS, *RESTORED, *FITS, "first tile", *LOWER]
 
 
 def seconds_of(work: Callable[[], Any], *, least: float = 2.0, device: str = "cpu") -> float:
@@ -157,7 +164,7 @@ def write_halves(folder: Path, shape: tuple[int, int, int]) -> list[Path]:
     return paths
 
 
-def restoring(device: str, shape: tuple[int, int, int]) -> dict[str, Any]:
+def restoring(device: str, shape: tuple[int, int, int], precision: str) -> dict[str, Any]:
     """`restore` from file to file, as the command does it, beside its network on its own tiles."""
     from cryoaae.restoration import engine
     from cryoaae.restoration.restore import restore
@@ -177,7 +184,7 @@ def restoring(device: str, shape: tuple[int, int, int]) -> dict[str, Any]:
         before, started = time.process_time(), time.perf_counter()
         (result,) = restore(
             [], Path(name) / "out.mrc", even=even, odd=odd, tilt_range=TILT_RANGE, symmetries=True, device=device,
-            threads=torch.get_num_threads(),
+            threads=torch.get_num_threads(), precision=precision,
         )  # fmt: skip
         cpu, wall = time.process_time() - before, time.perf_counter() - started
         sampler.running = False
@@ -188,10 +195,12 @@ def restoring(device: str, shape: tuple[int, int, int]) -> dict[str, Any]:
     network, told = network_of(GeneralRestorer.bundled())
     edge = tuple(min(n, 128) for n in tiles[0].read_shape)
     x = torch.randn(2, 2, *edge, device=device)
-    with torch.inference_mode():
+    lower = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.inference_mode(), lower:
         alone = 2 * math.prod(edge) / seconds_of(lambda: network.to(device)(x, told.to(device)), device=device)
     return {
-        "shape_zyx": list(shape), "halves": 2, "turns": turns, "working_zyx": list(plan.frame.working_zyx),
+        "shape_zyx": list(shape), "precision": precision, "halves": 2, "turns": turns,
+        "working_zyx": list(plan.frame.working_zyx),
         "working_bin": plan.frame.working_bin, "tile_zyx": list(plan.tile), "tiles": len(tiles), "batch": plan.batch,
         "cpu_seconds": cpu, "wall_seconds": wall, "voxels_per_s": math.prod(shape) / (cpu if device == "cpu" else wall),
         "share_in_network": result.network_share, "alone_voxels_per_s": alone,
@@ -238,6 +247,30 @@ def first_tile(device: str) -> dict[str, Any]:
     return {"shape_zyx": [94, 206, 208], **found}
 
 
+def lower_precision(device: str, phantom: str) -> dict[str, Any]:
+    """A phantom restored without a fit at both precisions of the layers: scores against the truth, and what it took."""
+    from cryoaae.restoration.restore import restore
+
+    data = prepared(Run(phantom, "default", 0), Path())
+    transfer = {} if data.transfer is None else {"contrast_transfer": data.transfer}
+    found: dict[str, Any] = {}
+    made: dict[str, NDArray[np.float32]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        # The first pass of a process is slower.
+        for precision in ("bfloat16", *TYPES):
+            path, before = Path(name) / f"{precision}.mrc", time.process_time()
+            restore(
+                **data.inputs(), output=path, symmetries=True, device=device, threads=torch.get_num_threads(),
+                precision=precision, overwrite=True, **transfer,
+            )  # fmt: skip
+            cpu, made[precision] = time.process_time() - before, open_volume(path).numpy()
+            scored = cryoaae.evaluate(path, wedge=data.wedge, truth=data.truth, baselines=False, **data.volumes)
+            scores = scores_of(scored["rows"][0], units=1.0, curves=False)
+            found[precision] = {"cpu_seconds": cpu, **{key: scores[key] for key in SCORES}}
+    whole, lower = made["float32"], made["bfloat16"]
+    return {"phantom": phantom, **found, "apart": float(np.std(lower - whole) / np.std(whole))}
+
+
 # -- rows -----------------------------------------------------------------------------------------------
 
 
@@ -249,7 +282,9 @@ def measure(name: str, device: str) -> dict[str, Any]:
     if name in LAYERS:
         return the_layers(device, **LAYERS[name])
     if name in RESTORED:
-        return restoring(device, RESTORED[name])
+        return restoring(device, RESTORED[name], "bfloat16" if name.endswith("bfloat16") else "float32")
+    if name in LOWER:
+        return lower_precision(device, LOWER[name])
     return fitting(device, FITS[name]) if name in FITS else first_tile(device)
 
 

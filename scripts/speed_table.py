@@ -10,6 +10,7 @@ Row = Mapping[str, Any]
 
 # The volume that is asked for, how soon on how many cores, and how soon on a GPU.
 WANTED_ZYX, CORES, MINUTES, GPU_SECONDS = (300, 928, 960), 2, 20.0, 10.0
+SCORES = ("cc", "seen", "wedge", "low", "mid")
 FIRST_SECONDS, NETWORK_SHARE, FIT_SHARE = 10.0, 0.5, 0.85
 
 
@@ -33,6 +34,7 @@ def table(rows: Sequence[Row]) -> str:
     lines += layers_section([row for row in last if row["name"].startswith("layers")], peaks)
     lines += restore_section([row for row in last if row["name"].startswith("restore")])
     lines += fit_section([row for row in last if row["name"].startswith("fit,")])
+    lines += lower_section([row for row in last if row["name"].startswith("bfloat16")])
     lines += judged(last)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -84,7 +86,7 @@ def restore_section(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
-        shape = " x ".join(map(str, row["shape_zyx"])) + (f" ({row['note']})" if row.get("note") else "")
+        shape = row["name"].removeprefix("restore ") + (f" ({row['note']})" if row.get("note") else "")
         lines.append(
             f"| {shape} | {row['tiles']} of {' x '.join(map(str, row['tile_zyx']))} | {row['cpu_seconds']:.0f} | "
             f"{row['voxels_per_s'] / 1e3:.0f} | {row['share_in_network']:.0%} | {row['share_of_layers_alone']:.0%} | "
@@ -111,10 +113,30 @@ def fit_section(rows: Sequence[Row]) -> list[str]:
     return [*lines, ""]
 
 
+def lower_section(rows: Sequence[Row]) -> list[str]:
+    """What layers at half precision cost in quality, and save."""
+    if not rows:
+        return []
+    lines = [
+        "## Layers at bfloat16", "",
+        "`cryoaae restore --precision bfloat16`, no fit, beside float32 (scores as in `restoration.md`). *Apart*: rms "
+        "of the difference over the restoration's deviation.", "",
+        "| phantom | precision | cc | seen | in wedge | lo | mid | core-s | apart |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in rows:
+        for precision in ("float32", "bfloat16"):
+            found = row[precision]
+            scores = " | ".join(f"{found[key]:.4f}" for key in SCORES)
+            apart = f"{row['apart']:.2%}" if precision == "bfloat16" else ""
+            lines.append(f"| {row['phantom']} | {precision} | {scores} | {found['cpu_seconds']:.1f} | {apart} |")
+    return [*lines, ""]
+
+
 def judged(rows: Sequence[Row]) -> list[str]:
     """Goals, and what was measured or follows from it."""
     plain = [row for row in rows if row["device"] == "cpu" and not row.get("note")]
-    restored = [row for row in plain if row["name"].startswith("restore")]
+    restored = [row for row in plain if row["name"].startswith("restore") and "bfloat16" not in row["name"]]
     lines = ["## Goals", ""]
     if restored:
         row = max(restored, key=lambda row: math.prod(row["shape_zyx"]))

@@ -74,6 +74,12 @@ PhaseFlipped = Annotated[
     ),
 ]  # fmt: skip
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision", help="Of the network's layers: float32, or bfloat16, which some processors are faster at."
+    ),
+]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, do nothing.")]

@@ -54,6 +54,7 @@ def command(
     allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
     lenient: o.Lenient = False,
     fill_nonfinite: o.FillNonfinite = None,
+    precision: o.Precision = "float32",
     device: o.Device = "auto",
     threads: o.Threads = None,
     overwrite: o.Overwrite = False,
@@ -84,7 +85,7 @@ def command(
             raise InputError(stores[0], "a store is restored by itself", "give one store and nothing else")
         _restore_store(
             stores[0], output, {"model": model, "threads": threads, "overwrite": overwrite, "symmetries": symmetries,
-            "keep_measured": keep_measured, "allow_scale": allow_scale, "device": device},
+            "keep_measured": keep_measured, "allow_scale": allow_scale, "precision": precision, "device": device},
             dry_run=dry_run, as_json=as_json, quiet=quiet, verbose=verbose,
         )  # fmt: skip
         return
@@ -118,7 +119,7 @@ def command(
             uncertainty=spread_draws, calibrate=calibrate, seed=seed, report=report, opening=opening,
             options=RestoreOptions(
                 halves=halves, keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale,
-                device=device, contrast_transfer=transfers,
+                precision=precision, device=device, contrast_transfer=transfers,
             ),
         )  # fmt: skip
         if run is not None:
@@ -139,8 +140,9 @@ def command(
             items, output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,
             tilt_axis=tilt_axis, flip_tilts=flip_tilts, threads=threads,
             overwrite=overwrite, dtype=dtype, progress=progress, opening=opening, halves=halves,
-            keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale, device=device,
-            uncertainty=spread_draws, calibrate=calibrate, seed=seed, report=report, contrast_transfer=transfers,
+            keep_measured=keep_measured, symmetries=symmetries, allow_scale=allow_scale, precision=precision,
+            device=device, uncertainty=spread_draws, calibrate=calibrate, seed=seed, report=report,
+            contrast_transfer=transfers,
         )  # fmt: skip
         for result in results:
             files = ", ".join(str(p) for p in result.paths)

@@ -28,7 +28,7 @@ from cryoaae.restoration.network import (
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.stream import Frame, from_working, mean_into_first, to_working
 from cryoaae.runs.progress import Progress
-from cryoaae.runs.resources import choose_device
+from cryoaae.runs.resources import choose_device, choose_precision
 from cryoaae.volume import Volume
 
 # Density shown to the network beyond each face of the volume, at least, in working voxels.
@@ -53,6 +53,9 @@ class RestoreOptions:
         What the microscope did to the contrast, to be undone; where it differs, by the tomogram's name.
     allow_scale : bool
         Accept a voxel size that differs from the one the model was fitted on.
+    precision : str
+        Of the network's layers: ``float32``, or ``bfloat16``, which some processors are much faster at; the result
+        differs by some thousandths of its deviation (`docs/speed.md`).
     device : str
         ``auto``, ``cpu`` or ``cuda[:i]``.
     tile : (z, y, x), optional
@@ -68,6 +71,7 @@ class RestoreOptions:
     symmetries: bool = False
     contrast_transfer: Transfers | None = None
     allow_scale: bool = False
+    precision: str = "float32"
     device: str = "auto"
     tile: tuple[int, int, int] | None = None
     tile_shift: int = 0
@@ -120,13 +124,14 @@ class Plan:
     memory_bytes: float
     disk_bytes: float
     voxel_budget: float
+    precision: torch.dtype
 
 
 def plan_restoration(
     shape_zyx: tuple[int, int, int], model: Any, options: RestoreOptions, *, face_pad: int = FACE_PAD
 ) -> Plan:
     """Choose tiles by the memory at hand and add up what restoring a (z, y, x) tomogram takes."""
-    device = choose_device(options.device)
+    device, precision = choose_device(options.device), choose_precision(options.precision)
     model.to(device).eval()
     multiple = int(model.multiple)
     frame = Frame.plan(shape_zyx, working_bin=int(model.spec.working_bin), multiple=multiple, pad=face_pad)
@@ -143,7 +148,7 @@ def plan_restoration(
     merge = keep_measured_bytes(shape_zyx) if options.keep_measured else 0
     memory = FIXED_BYTES + max(on_host, merge)
     disk = frame.scratch_bytes(2 if options.halves else 1)
-    return Plan(frame, grid, tile, batch, device, memory, disk, budget / voxel_bytes)
+    return Plan(frame, grid, tile, batch, device, memory, disk, budget / voxel_bytes, precision)
 
 
 def restore_volumes(
@@ -177,7 +182,7 @@ def restore_volumes(
     # The mean of two halves is less noisy than a half, and the model may know by how much.
     function = model.restore if len(volumes) == 2 and hasattr(model, "restore") else model
     turns = wedge.half_turns() if options.symmetries and wedge is not None else ((),)
-    runner = TileRunner(function, plan.grid, plan.device, turns, reporter.advance)
+    runner = TileRunner(function, plan.grid, plan.device, turns, reporter.advance, plan.precision)
     keep = bool(outputs.halves)
     estimates = [scratch.array(plan.frame.working_zyx) for _ in (volumes if keep else volumes[:1])]
     for index, volume in enumerate(volumes):

@@ -270,13 +270,19 @@ def plan_restore(
     return lines + [spread.describe() for spread in spreads.values()]
 
 
-def _spreads(*arguments: Any, draws: int, **keywords: Any) -> dict[Path, Any]:
+def _spreads(
+    means: dict[Path, Any], restorer: Any, options: RestoreOptions, *, draws: int, **keywords: Any
+) -> dict[Path, Any]:
     """Spreads to be made beside the means; what makes them, and takes a second to load, is loaded if there are any."""
     if not draws:
         return {}
+    if options.precision != RestoreOptions.precision:
+        raise InputError(
+            "--precision", "draws are those of a restoration in float32", "leave it out, or --uncertainty"
+        )
     from cryoaae.restoration.spread_beside import spreads_beside
 
-    return spreads_beside(*arguments, draws=draws, **keywords)
+    return spreads_beside(means, restorer, options, draws=draws, **keywords)
 
 
 def _report(item: Work, result: RestoreResult, opening: dict[str, Any]) -> Path | None:

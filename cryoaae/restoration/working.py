@@ -144,7 +144,7 @@ class WorkingTomogram:
         plan, grid = self.plan, replace(self.plan.grid, shape=(z, y, x))
         own = grid == plan.grid
         tile, batch = (plan.tile, plan.batch) if own else (grid.choose_core(plan.voxel_budget), 1)
-        runner = TileRunner(function, grid, plan.device, self.turns, self.advance)
+        runner = TileRunner(function, grid, plan.device, self.turns, self.advance, plan.precision)
         runner.run(half.numpy(), mean.numpy(), grid.tiles(tile), batch=batch, weight=weight)
 
     def without(self, hidden: Tensor) -> list[Tensor]:

@@ -44,6 +44,22 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def choose_precision(name: str = "float32") -> torch.dtype:
+    """Return the precision of a network's layers asked for: ``float32`` or ``bfloat16``.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise InputError("--precision", f"'{name}' is not a precision", f"use {' or '.join(known)}")
+    return known[name]
+
+
 def set_threads(count: int | None) -> int:
     """Set the CPU threads of torch (None: leave its choice); return their number."""
     import torch

@@ -25,7 +25,7 @@ WANTED = {
     "simulate": OF_OUTPUT | {"--seed", "--tilt-range"},
     "fit": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--resume", "--init", "--set"},
     "restore": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--halves", "--keep-measured", "--model"}
-    | {"--uncertainty", "--draws", "--seed"},
+    | {"--uncertainty", "--draws", "--seed", "--precision"},
     "sample": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--model", "--draws", "--seed"}
     | {"--sampler", "--modes", "--keep-draws", "--turns", "--gamma", "--temper", "--region", "--at", "--structure"},
     "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg"},

@@ -203,6 +203,23 @@ def test_out_of_memory_halves_the_tile_and_changes_nothing(limit):
     assert Small.failures > 0
 
 
+def test_layers_at_half_precision_change_little_and_files_know(tmp_path):
+    data = tomogram((24, 28, 32))
+    whole, half = (restore(data, model=Convolutions(), precision=name) for name in ("float32", "bfloat16"))
+    assert half.dtype == np.float32
+    assert 1e-5 < np.sqrt(np.mean((half - whole) ** 2)) / whole.std() < 1e-2
+    with pytest.raises(InputError, match="--precision: 'float8' is not a precision"):
+        restore(data, precision="float8")
+    even, odd = write_halves(tmp_path)
+    given = {"output": tmp_path / "out.mrc", "even": even, "odd": odd, "model": Convolutions(), "tilt_range": (-60, 60)}
+    restore_files(**given, device="cpu", precision="bfloat16")
+    assert restore_files(**given, device="cpu", precision="bfloat16")[0].skipped
+    with pytest.raises(InputError, match="exists"):
+        restore_files(**given, device="cpu")
+    with pytest.raises(InputError, match="draws are those of a restoration in float32"):
+        restore_files(**given, device="cpu", precision="bfloat16", uncertainty=2, overwrite=True)
+
+
 def test_hopeless_memory_is_a_resource_error():
     class None_(Convolutions):
         def forward(self, y: torch.Tensor) -> torch.Tensor:
