@@ -53,7 +53,9 @@ def test_it_fills_the_wedge_without_a_fit(
     deep, seen = (WEDGE.depth(truth.shape) > 2) & band, WEDGE.support(truth.shape, margin=1.0)
     restored = cryoaae.restore_array(*halves, general, WEDGE, voxel_size_angstrom=20.0, symmetries=True)
     mean = np.mean(halves, axis=0)
-    assert correlation(restored, truth, deep) > 0.35 > 0.2 > correlation(mean, truth, deep)
+    # Of the input nothing but rounding is there, which may correlate with anything.
+    assert np.abs(rfft(torch.from_numpy(mean))[deep]).max() < 1e-4 * np.abs(rfft(torch.from_numpy(truth))[deep]).max()
+    assert correlation(restored, truth, deep) > 0.35
     assert correlation(restored, truth, seen) > correlation(mean, truth, seen)
 
 
