@@ -28,7 +28,7 @@ from cryoaae.sampling.bootstrap import equivariant_bootstrap
 from cryoaae.sampling.importance import boltzmann_weights, resampled, squared_cost
 from cryoaae.sampling.langevin import WedgePosterior, walk
 from cryoaae.sampling.oracle import LinearGaussian, Oracle
-from cryoaae.sampling.self_supervised import Halves, SamplerFit, SamplerFitting
+from cryoaae.sampling.self_supervised import SamplerFit, SamplerFitting
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "oracle.json"
 TABLE = ROWS.with_suffix(".md")
@@ -203,7 +203,7 @@ def importance(oracle: Oracle, generator: torch.Generator, *, size: int = 8, dou
 def learned(oracle: Oracle, generator: torch.Generator, settings: SamplerFit) -> Drawn:
     """The learned objective alone, single precision."""
     model = oracle.model
-    fitting = SamplerFitting(oracle.basis, model.measured, simulated(model), settings, generator=generator)
+    fitting = SamplerFitting(oracle.basis, model.measured, model.halves(), settings, generator=generator)
     sampler = fitting.run()
     y = places(oracle, generator)
     with torch.no_grad():
@@ -219,25 +219,11 @@ def learned(oracle: Oracle, generator: torch.Generator, settings: SamplerFit) ->
 def network(oracle: Oracle, generator: torch.Generator, settings: NetworkFit) -> Drawn:
     """The same of a U-Net; judged by its draws."""
     model = oracle.model
-    sampler = NetworkFitting(oracle.basis, model.measured, simulated(model), settings, generator=generator).run()
+    sampler = NetworkFitting(oracle.basis, model.measured, model.halves(), settings, generator=generator).run()
     y = places(oracle, generator)
     with torch.no_grad():
         draws = sampler.draws(y.float(), DRAWS, generator=generator).transpose(0, 1)
     return judged(oracle, y, draws.double(), steps=settings.steps, batch=settings.batch, network=True)
-
-
-def simulated(model: LinearGaussian) -> Halves:
-    """Halves of fresh places: all that the exact model is used for."""
-    factor, deviation = torch.linalg.cholesky(model.covariance).float(), model.noise_power.sqrt().float()
-
-    def halves(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        truth = torch.randn(count, len(factor), generator=generator) @ factor.mT
-        even, odd = (
-            (truth + deviation * torch.randn(truth.shape, generator=generator)) * model.measured for _ in range(2)
-        )
-        return even, odd
-
-    return halves
 
 
 def _std_by_cell(oracle: Oracle, variance: Tensor) -> list[float]:

@@ -12,7 +12,6 @@ and noise is as loud from ring to ring as the structure is, with powers that are
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from cryoaae.models.deviation_fitting import White, draws_of
-from cryoaae.nets.deviation import BAND_ENDS, EDGE, REGIONS, Deviation, DeviationSpec, Seen
+from cryoaae.nets.deviation import REGIONS, Deviation, DeviationSpec, Seen, bands
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.imaging import CONDITIONS
-from cryoaae.physics.fourier import radius, soft_lowpass
+from cryoaae.physics.fourier import radius
 from cryoaae.sampling.basis import FourierBasis
 from cryoaae.sampling.linear_sampler import half_map_powers
 
@@ -157,8 +156,7 @@ class NetworkSampler(nn.Module):
 def _prior(basis: FourierBasis, power: Tensor, measured: Tensor) -> Tensor:
     """As `nets.deviation.linear_posterior`, up to the last shell: (COLOURED, z, y, x // 2 + 1)."""
     k = radius(basis.shape)
-    below = [soft_lowpass(k, end - EDGE / 2, end + EDGE / 2) for end in BAND_ENDS] + [torch.ones_like(k)]
-    windows = torch.stack([below[0], *(b - a for a, b in itertools.pairwise(below))])
+    windows = bands(k, last=torch.ones_like(k))
     regions = [basis.on_half_spectrum(torch.where(part, power, 0.0)).sqrt() for part in (measured, ~measured)]
     assert len(regions) == REGIONS
     return torch.cat([windows * region for region in regions])

@@ -310,10 +310,10 @@ def linear_posterior(spectra: Spectra, support: Tensor, shape_zyx: Sequence[int]
     return torch.cat([windows * power.sqrt().float() for power in regions])
 
 
-def bands(k: Tensor) -> Tensor:
-    """Windows (bands, ...) over frequencies k (...) that add up to one below Nyquist."""
+def bands(k: Tensor, last: Tensor | None = None) -> Tensor:
+    """Windows (bands, ...) over frequencies k (...) that add up to `last` (...): by default one up to Nyquist."""
     below = [soft_lowpass(k, end - EDGE / 2, end + EDGE / 2) for end in BAND_ENDS]
-    below.append(soft_lowpass(k, *END))
+    below.append(soft_lowpass(k, *END) if last is None else last)
     return torch.stack([below[0], *(b - a for a, b in pairwise(below))])
 
 

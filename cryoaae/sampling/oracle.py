@@ -15,7 +15,7 @@ picks rows A and N is diagonal,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -104,6 +104,19 @@ class LinearGaussian:
         """Noisy observations of truths (..., d); a second call gives the other half."""
         noise = torch.randn(truth.shape, generator=generator, dtype=truth.dtype, device=truth.device)
         return (truth + noise * self.noise_power.sqrt()) * self.measured
+
+    def halves(self) -> Callable[[int, torch.Generator], tuple[Tensor, Tensor]]:
+        """What simulates pairs of observations of fresh truths, (count, d) each, in single precision."""
+        factor, deviation = torch.linalg.cholesky(self.covariance).float(), self.noise_power.sqrt().float()
+
+        def simulated(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            truth = torch.randn(count, len(factor), generator=generator) @ factor.mT
+            even, odd = (
+                (truth + deviation * torch.randn(truth.shape, generator=generator)) * self.measured for _ in range(2)
+            )
+            return even, odd
+
+        return simulated
 
     def mean(self, y: Tensor) -> Tensor:
         """Posterior mean of observations (..., d)."""

@@ -10,7 +10,6 @@ from cryoaae.models.network_fitting import NetworkFit, NetworkFitting
 from cryoaae.models.network_sampler import HalfStatistics, NetworkSampler
 from cryoaae.sampling.agreement import agreement
 from cryoaae.sampling.oracle import Oracle
-from cryoaae.sampling.self_supervised import Halves
 
 SMALL = NetworkFit(steps=60, batch=8, many=1024)
 
@@ -19,22 +18,8 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def halves_of(oracle: Oracle) -> Halves:
-    model = oracle.model
-    factor, deviation = torch.linalg.cholesky(model.covariance).float(), model.noise_power.sqrt().float()
-
-    def halves(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        truth = torch.randn(count, len(factor), generator=generator) @ factor.mT
-        even, odd = (
-            (truth + deviation * torch.randn(truth.shape, generator=generator)) * model.measured for _ in range(2)
-        )
-        return even, odd
-
-    return halves
-
-
 def fitting_of(oracle: Oracle, settings: NetworkFit = SMALL, seed: int = 0) -> NetworkFitting:
-    return NetworkFitting(oracle.basis, oracle.model.measured, halves_of(oracle), settings, generator=seeded(seed))
+    return NetworkFitting(oracle.basis, oracle.model.measured, oracle.model.halves(), settings, generator=seeded(seed))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +49,7 @@ def test_halves_tell_how_loud_the_structure_is_from_place_to_place(oracle: Oracl
 
 
 def test_what_was_measured_without_noise_is_kept(oracle: Oracle, sampler: NetworkSampler) -> None:
-    y = halves_of(oracle)(2, seeded(4))[0]
+    y = oracle.model.halves()(2, seeded(4))[0]
     with torch.no_grad():
         torch.nn.init.normal_(sampler.unet.last.weight)
         far = (sampler.mean(y) - y)[:, oracle.model.measured].abs().max()
@@ -74,7 +59,7 @@ def test_what_was_measured_without_noise_is_kept(oracle: Oracle, sampler: Networ
 
 
 def test_deviations_have_no_mean_and_the_widths_they_are_told(oracle: Oracle, sampler: NetworkSampler) -> None:
-    y = halves_of(oracle)(2, seeded(5))[0]
+    y = oracle.model.halves()(2, seeded(5))[0]
     with torch.no_grad():
         seen = sampler.seen(y)
         drawn = sampler.deviations(seen, 400, generator=seeded(6))
@@ -90,7 +75,7 @@ def test_deviations_have_no_mean_and_the_widths_they_are_told(oracle: Oracle, sa
 
 def test_what_deviations_are_scored_by_teaches_the_restorer_nothing(oracle: Oracle, sampler: NetworkSampler) -> None:
     """The mean is the mean head's, unharmed."""
-    y = halves_of(oracle)(2, seeded(7))[0]
+    y = oracle.model.halves()(2, seeded(7))[0]
     sampler.deviations(sampler.seen(y), 2, generator=seeded(8)).square().sum().backward()
     assert all(weight.grad is None for weight in sampler.unet.parameters()) and sampler.open.grad is None
     assert any(weight.grad is not None for weight in sampler.deviation.parameters())
