@@ -1,7 +1,8 @@
 """Whether the spread of draws is that of the errors: as drawn, calibrated in size, and brought to its places too.
 
     benchmark_uncertainty.py RUN_FOLDER [RUN_FOLDER ...] [--draws K]
-    benchmark_uncertainty.py --general SEED [SEED ...] [--defocus UM] [--draws K] [--sampler S] [--turns T] [--fitted N]
+    benchmark_uncertainty.py --general SEED [SEED ...] [--defocus UM] [--draws K] [--sampler S] [--turns T]
+                             [--fitted N [--em]]
     benchmark_uncertainty.py --phantom NAME --model RUN [--draws K]
     benchmark_uncertainty.py --table
 
@@ -10,12 +11,13 @@ tomograms of the even lines of $CRYOAAE_DATA/maps_10A, 96^3 voxels, SNR 1, and r
 or a phantom of $CRYOAAE_DATA with a fit on it (without strata: what is where is not known).
 Deviations are drawn on the working grid (kept in benchmark_runs/uncertainty, with the errors found: what stands is not
 made again; with --fitted by a learned sampler that was fitted for N steps on the tomogram's own halves first, as
-`cryoaae fit --posterior --keep-restorer` does) and taken in three states: before, as they were drawn; sized, calibrated
-from the two halves and hidden tilts where they have their spread; after, as `sample` writes them: those of the
-bootstrap brought to the places where errors are foretold, as far as the halves confirm it, and calibrated. Learned
-draws are written as sized; mapped is what the bootstrap's places would make of them. All are compared with the error of
-the restoration against the truth, faces left out, beside spreads that know less (uncertainty_scores.py). Rows are
-appended to docs/benchmarks/uncertainty.json; docs/benchmarks/uncertainty.md is made from them (uncertainty_table.py).
+`cryoaae fit --posterior --keep-restorer` does; every other step of conditional EM with --em, else none) and taken in
+three states: before, as they were drawn; sized, calibrated from the two halves and hidden tilts where they have their
+spread; after, as `sample` writes them: those of the bootstrap brought to the places where errors are foretold, as far
+as the halves confirm it, and calibrated. Learned draws are written as sized; mapped is what the bootstrap's places
+would make of them. All are compared with the error of the restoration against the truth, faces left out, beside spreads
+that know less (uncertainty_scores.py). Rows are appended to docs/benchmarks/uncertainty.json;
+docs/benchmarks/uncertainty.md is made from them (uncertainty_table.py).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import json
 import math
 import os
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ import torch
 from benchmark_rows import append, provenance, read_rows
 from torch import Tensor
 from uncertainty_scores import NOMINAL, Compared, Scored, rms, strata_of, sum_of
-from uncertainty_table import FITTED, ROWS, STATES, TABLE, table
+from uncertainty_table import FITTED, FITTED_BY_EM, ROWS, STATES, TABLE, table
 
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import open_volume, write_volume
@@ -118,31 +121,45 @@ def seen(truth: Tensor, folder: Path, voxel_size_angstrom: float) -> Tensor:
     return irfft(rfft(truth) * transfer, truth.shape).float()
 
 
-def run_name(folder: Path, sampler: str, turns: str, steps: int | None = None) -> str:
+@dataclass(frozen=True)
+class Fitted:
+    """How a learned sampler is fitted on the halves of a tomogram first."""
+
+    steps: int
+    em: bool
+
+    @property
+    def ending(self) -> str:
+        """Of the names of such runs."""
+        return FITTED_BY_EM if self.em else FITTED
+
+    def weights(self, folder: Path) -> Path:
+        """Made about the general restorer, unless they stand."""
+        data, run = folder / "data", folder / f"posterior_{self.steps}{self.ending}"
+        if not (run / FILE).exists():
+            settings = SamplerSettings(steps=self.steps, seed=SEED)
+            settings = settings if self.em else replace(settings, redrawn_boxes=0)
+            fit(
+                (), run, even=data / "even.mrc", odd=data / "odd.mrc", tilts=data / "tilts.tlt", keep_restorer=True,
+                posterior=settings, overwrite=True, progress=ConsoleProgress(),
+            )  # fmt: skip
+        return run / FILE
+
+
+def run_name(folder: Path, sampler: str, turns: str, fitted: Fitted | None = None) -> str:
     name = folder.name + ("" if sampler == "bootstrap" else f"_{sampler}") + ("" if turns == "any" else f"_{turns}")
-    return name + ("" if steps is None else FITTED)
-
-
-def fitted(folder: Path, steps: int) -> Path:
-    """Weights of a sampler fitted on the halves of a folder, about the general restorer; made unless they stand."""
-    data, run = folder / "data", folder / f"posterior_{steps}"
-    if not (run / FILE).exists():
-        fit(
-            (), run, even=data / "even.mrc", odd=data / "odd.mrc", tilts=data / "tilts.tlt", keep_restorer=True,
-            posterior=SamplerSettings(steps=steps, seed=SEED), overwrite=True, progress=ConsoleProgress(),
-        )  # fmt: skip
-    return run / FILE
+    return name + ("" if fitted is None else fitted.ending)
 
 
 class Sampled:
     """A tomogram, its restoration, draws in their states, and what they were calibrated by."""
 
-    def __init__(self, folder: Path, count: int, sampler: str, turns: str, steps: int | None) -> None:
+    def __init__(self, folder: Path, count: int, sampler: str, turns: str, fitted: Fitted | None) -> None:
         from benchmark_error_power import open_run
 
         self.folder, self.count, self.turns = folder, count, turns
-        self.name, self.source = run_name(folder, sampler, turns, steps), sampler_named(sampler)
-        self.further = {} if steps is None else {"weights": fitted(folder, steps)}
+        self.name, self.source = run_name(folder, sampler, turns, fitted), sampler_named(sampler)
+        self.further = {} if fitted is None else {"weights": fitted.weights(folder)}
         self.tomogram, truth = open_run(folder, "truth")
         self.truth = seen(truth, folder, self.tomogram.voxel_size_angstrom)
         self.clean = self.tomogram.bring(open_volume(folder / "data" / "noiseless.mrc"))
@@ -232,8 +249,8 @@ class Sampled:
         return fitted, [recalibrated(d, fields, g) for d, g in zip(deviations, generators, strict=True)]
 
 
-def measure(folder: Path, count: int, sampler: str, turns: str, steps: int | None) -> dict[str, Any]:
-    made = Sampled(folder, count, sampler, turns, steps)
+def measure(folder: Path, count: int, sampler: str, turns: str, fitted: Fitted | None) -> dict[str, Any]:
+    made = Sampled(folder, count, sampler, turns, fitted)
     tomogram = made.tomogram
     errors = {"truth": made.estimate - made.truth, "noiseless": made.estimate - made.clean}
 
@@ -361,19 +378,21 @@ def main() -> None:
     parser.add_argument("--sampler", default="bootstrap", choices=SAMPLERS)
     parser.add_argument("--turns", default="any", choices=TURNS)
     parser.add_argument("--fitted", type=int, metavar="N", help="of learned: fitted on the halves for N steps first")
+    parser.add_argument("--em", action="store_true", help="with --fitted: every other step is one of conditional EM")
     parser.add_argument("--again", action="store_true", help="make rows that stand anew")
     parser.add_argument("--table", action="store_true", help="only make the page again")
     options = parser.parse_args()
+    fitted = None if options.fitted is None else Fitted(options.fitted, options.em)
     folders = list(options.runs)
     if options.phantom and not options.table:
         folders.append(phantom(options.phantom, options.model))
     general = () if options.table else (simulated(seed, options.defocus) for seed in options.general)
     for folder in () if options.table else itertools.chain(folders, general):
         standing = {(row["run"], row["draws"]) for row in read_rows(ROWS) if "error_size" in row}
-        name = run_name(folder, options.sampler, options.turns, options.fitted)
+        name = run_name(folder, options.sampler, options.turns, fitted)
         if options.again or (name, options.draws) not in standing:
             started = time.monotonic()
-            append(ROWS, measure(folder, options.draws, options.sampler, options.turns, options.fitted))
+            append(ROWS, measure(folder, options.draws, options.sampler, options.turns, fitted))
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     write_text(TABLE, table(read_rows(ROWS)))
 

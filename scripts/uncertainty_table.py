@@ -23,7 +23,7 @@ MUST_SEEN, MUST_WEDGE, GOAL_STRATA = (0.87, 0.93), (0.83, 0.96), (0.78, 0.98)
 GOAL_RANK, MEAN_TOLERANCE, SPECTRUM_TOLERANCE, CARRIED = 0.05, 0.005, 0.15, 0.5
 Rows = Sequence[Mapping[str, Any]]
 # How the names of runs end whose sampler was fitted on the tomogram's own halves first.
-FITTED = "_fitted"
+FITTED, FITTED_BY_EM = "_fitted", "_fitted_em"
 
 
 def kinds(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -51,8 +51,8 @@ def table(rows: Rows) -> str:
         "was measured for sure and the wedge that is tested. `a → b`: as drawn → as written. Rows without the tables "
         "further down are older, of the calibration in size alone, and covered by Student's law voxel by voxel. Names "
         "that end in learned: draws of the learned sampler, in fitted first fitted on the tomogram's own halves (`fit "
-        "--posterior`, 30 steps); of all others: of the bootstrap, in quarter by `--turns "
-        "quarter`.", "",
+        "--posterior`, 30 steps), in fitted_em with as many further steps of conditional EM between them; of all "
+        "others: of the bootstrap, in quarter by `--turns quarter`.", "",
         "| run | draws | measured: ratio | covered | wedge: ratio | covered | border: ratio | all: ratio | covered |",
         "|---|---|---|---|---|---|---|---|---|", *map(run_line, rows), "",
     ]  # fmt: skip
@@ -81,8 +81,13 @@ def groups(rows: Rows) -> list[tuple[str, Rows]]:
     parts = [("The bootstrap", [row for row in rows if row["sampler"] == "bootstrap"])]
     further = {"The learned sampler": "learned", "Importance sampling": "importance", "Langevin walks": "langevin"}
     for title, name in further.items():
-        parts.append((title, [row for row in rows if row["sampler"] == name and not row["run"].endswith(FITTED)]))
-    parts.insert(2, ("The learned sampler, fitted on halves", [row for row in rows if row["run"].endswith(FITTED)]))
+        own = [row for row in rows if row["sampler"] == name]
+        parts.append((title, [row for row in own if not row["run"].endswith((FITTED, FITTED_BY_EM))]))
+    fitted = {"": FITTED, ", with conditional EM": FITTED_BY_EM}
+    parts[2:2] = [
+        (f"The learned sampler, fitted on halves{how}", [row for row in rows if row["run"].endswith(name)])
+        for how, name in fitted.items()
+    ]
     return [(title, own) for title, own in parts if own]
 
 
@@ -303,7 +308,7 @@ def rivals(rows: Rows, every: Rows) -> list[tuple[Mapping[str, Any], Mapping[str
     runs = {row["run"]: row for row in every}
     found = []
     for row in rows:
-        name = row["run"].removesuffix(FITTED).removesuffix(f"_{row['sampler']}")
+        name = row["run"].removesuffix(FITTED_BY_EM).removesuffix(FITTED).removesuffix(f"_{row['sampler']}")
         other = row if row["sampler"] == "bootstrap" else runs.get(name)
         if other is not None:
             found.append((row, other, "before" if other is row else "after"))

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +120,14 @@ class Drawable(Protocol):
     def prior(self) -> Tensor: ...
     @property
     def white(self) -> White: ...
+
+
+class Told(NamedTuple):
+    """What deviations are drawn from: `Drawable`."""
+
+    seen: Seen
+    prior: Tensor
+    white: White
 
 
 class DeviationFitting(nn.Module):

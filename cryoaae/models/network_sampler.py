@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cryoaae.models.deviation_fitting import White, draws_of
+from cryoaae.models.deviation_fitting import Told, White, draws_of
 from cryoaae.nets.deviation import REGIONS, Deviation, DeviationSpec, Seen, bands
 from cryoaae.nets.unet import UNet
 from cryoaae.patches.imaging import CONDITIONS
@@ -43,14 +43,6 @@ class HalfStatistics(NamedTuple):
     def of(cls, even: Tensor, odd: Tensor, basis: FourierBasis, measured: Tensor) -> HalfStatistics:
         """From halves (b, d), measured where `measured` (d,) says so."""
         return cls(*half_map_powers(even, odd, basis, measured), _size(even, odd, basis))
-
-
-class Told(NamedTuple):
-    """What deviations are drawn from: `Drawable`."""
-
-    seen: Seen
-    prior: Tensor
-    white: White
 
 
 class NetworkSampler(nn.Module):

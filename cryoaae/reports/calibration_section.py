@@ -26,6 +26,9 @@ PLACES_FORETOLD = (
 )
 PLACES_DRAWN = "Where in the tomogram errors lie is what the sampler learned on simulations."
 REGIONS = {"measured": "where data were measured", "hidden": "hidden tilts"}
+FACTORS_OF = {
+    "measured": "where data were measured", "edge": "at the edge of the wedge", "wedge": "in the missing wedge"
+}  # fmt: skip
 ERRORS = {"measured": "the error where data were measured", "hidden": "that of hidden tilts"}
 
 
@@ -231,24 +234,20 @@ def _reliability(check: Mapping[str, Any]) -> ReportTable:
 
 
 def _factors(calibration: Mapping[str, Any], said: str) -> ReportTable:
-    rows = [_factor_row("measured", cell) for cell in calibration["measured"]]
-    rows += [_factor_row("wedge", cell) for cell in calibration["wedge"]]
+    rows = [_factor_row(region, cell) for region in FACTORS_OF for cell in calibration[region]]
     header = ["", "resolution", "distance to measured data (1/Å)", "factor", ""]
     return ReportTable(header, rows, said)
 
 
 def _factor_row(region: str, cell: Mapping[str, Any]) -> ReportRow:
     low, high = (number(end, 2) for end in cell["interval"])
-    name, distance = "where data were measured", ""
-    if region == "wedge":
-        name = "in the missing wedge"
-        distance = _distance(cell)
+    distance = _distance(cell) if region == "wedge" else ""
     marks = {
         "extrapolated": bool(cell.get("extrapolated")), "by its neighbours": cell["pooled"],
         "error added": cell["added_power"] > 0,
     }  # fmt: skip
     said = ", ".join(mark for mark, is_so in marks.items() if is_so)
-    cells = [name, range_text(cell), distance, f"{number(cell['gain'], 2)} [{low}, {high}]", said]
+    cells = [FACTORS_OF[region], range_text(cell), distance, f"{number(cell['gain'], 2)} [{low}, {high}]", said]
     return ReportRow(cells, "quiet" if marks["extrapolated"] else "")
 
 

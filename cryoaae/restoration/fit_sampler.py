@@ -17,23 +17,21 @@ import torch
 
 from cryoaae.errors import InputError, InterruptedRunError
 from cryoaae.fitting.loop import Loop, run
-from cryoaae.fitting.scene_pool import ScenePool
 from cryoaae.io.checkpoint import load_latest, save_rotating
 from cryoaae.io.project import Tomogram
 from cryoaae.io.weights import digest
-from cryoaae.models.half_deviations import HalfBatch, HalfDeviations
+from cryoaae.models.half_deviations import HalfDeviations
 from cryoaae.nets.deviation import Deviation
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.general import settled
 from cryoaae.restoration.sampler_weights import FILE
+from cryoaae.restoration.turned_feed import TurnedFeed
 from cryoaae.restoration.turned_halves import TurnedHalves
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.runs.progress import Progress
 
 # Where the state of an unfinished fit lies, within a run folder.
 CHECKPOINTS = "sampler_checkpoints"
-# Turned boxes on which the score is watched, for each tomogram, and draws of each.
-WATCHED, WATCHED_DRAWS = 3, 4
 CHECKPOINT_SECONDS = 60.0
 
 
@@ -46,13 +44,16 @@ class SamplerSettings:
     box_size : int
         Edge of the boxes that are turned, in working voxels.
     boxes, renew_every : int
-        Turned boxes held ready; steps, of one box each, after which one is replaced.
+        Turned boxes of halves held ready; steps, of one box each, after which one is replaced.
+    redrawn_boxes : int
+        The same of draws that were measured again; every other step is of these. 0: no conditional EM.
     draws : int
         Of a box in a step.
     """
 
     box_size: int = 48
     boxes: int = 6
+    redrawn_boxes: int = 4
     renew_every: int = 12
     draws: int = 2
     learning_rate: float = 1e-2
@@ -68,56 +69,8 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.draws < 2:
             raise InputError("draws", f"{self.draws}: with one a score rewards no spread at all", "give 2 or more")
-
-
-class TurnedFeed:
-    """Turned boxes of a pool.
-
-    Parameters
-    ----------
-    sources : sequence of TurnedHalves
-        One for each tomogram.
-    settings : SamplerSettings
-    coarse : int
-        Channels of the sampler's coarse noise.
-    """
-
-    def __init__(self, sources: Sequence[TurnedHalves], settings: SamplerSettings, coarse: int) -> None:
-        self.sources, self.settings, self.coarse = list(sources), settings, coarse
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.pool = ScenePool(
-            self.sources, lambda source, seed: source.make(seed), size=settings.boxes,
-            renew_every=settings.renew_every, generator=self.generator,
-        )  # fmt: skip
-        self._held_out: list[HalfBatch] = []
-
-    def prepare(self, step: int, fraction: float, average: Any) -> bool:
-        """Make the pool on the first call; renew when due."""
-        self.pool.renew(step)
-        return False
-
-    def batch(self) -> HalfBatch:
-        """Draw a box, the noise of its draws and of its target; what is kept out does not count."""
-        (box,) = self.pool.choose(1)
-        return box.batch(self.settings.draws, kept_out=False, coarse=self.coarse, generator=self.generator)
-
-    def held_out(self) -> list[HalfBatch]:
-        """Fixed boxes and noise, of which only what is kept out of fitting counts."""
-        if not self._held_out and self.settings.held_out_fraction > 0:
-            for source in self.sources:
-                for index in range(WATCHED):
-                    box, generator = source.make(index, held_out=True), torch.Generator().manual_seed(index)
-                    made = box.batch(WATCHED_DRAWS, kept_out=True, coarse=self.coarse, generator=generator)
-                    self._held_out.append(made)
-        return self._held_out
-
-    def state(self) -> dict[str, Any]:
-        """Return the recipes of the pool and the generator."""
-        return self.pool.state()
-
-    def load_state(self, state: dict[str, Any], average: Any) -> None:
-        """Make the pool's boxes again."""
-        self.pool.load_state(state)
+        if self.boxes < 1:
+            raise InputError("boxes", f"{self.boxes}: draws alone tell nothing of this tomogram", "give 1 or more")
 
 
 def require_pairs(tomograms: Sequence[Tomogram]) -> None:
@@ -183,7 +136,11 @@ class SamplerFit:
         fitting = HalfDeviations(Deviation.bundled().train())  # frozen
         for parameter in fitting.fitted():
             parameter.requires_grad_()
-        self.loop = Loop(fitting, TurnedFeed(sources, settings, fitting.sampler.spec.coarse), settings)
+        feed = TurnedFeed(
+            sources, boxes=settings.boxes, redrawn_boxes=settings.redrawn_boxes, renew_every=settings.renew_every,
+            draws=settings.draws, held_out=settings.held_out_fraction > 0, seed=settings.seed,
+        )  # fmt: skip
+        self.loop = Loop(fitting, feed, settings)
         self.scores: list[float] = []
         self.shown, self.last = 0.0, time.monotonic()
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoaae.physics.fourier import irfft, radius, rfft
+from cryoaae.restoration.edge import between_regions, into_wedge
 from cryoaae.restoration.found_errors import CellError, FoundErrors
 from cryoaae.restoration.held_out import GUARD, MEASURED_DEPTH, SHELL_EDGES, SHELLS
 from cryoaae.restoration.working import WorkingTomogram
@@ -35,7 +36,7 @@ REGIONS = ("measured", "border", "wedge")
 WITHIN = 0.2
 # No more than this share of the error's power is taken to be loudness: some spread is always left.
 MOST_SHARE = 0.75
-# Depths in Fourier voxels between which each region holds; between them slopes go over evenly.
+# Depths in Fourier voxels (`into_wedge`) between which each region holds.
 KNOTS = (MEASURED_DEPTH - 0.5, MEASURED_DEPTH + 0.5, GUARD - 0.5, GUARD + 0.5)
 
 Array = NDArray[np.float64]
@@ -81,13 +82,11 @@ class Loudness:
         """Slope, and what is kept of a deviation, of every coefficient: (z, y, x // 2 + 1) float32 each."""
         shape, middles = tomogram.shape, (np.array(SHELL_EDGES[1:]) + np.array(SHELL_EDGES[:-1])) / 2
         k = radius(shape).double().numpy()
-        depth = tomogram.wedge.solid().depth(shape, object_zyx=tomogram.core_shape).double()
-        into = np.interp(depth.nan_to_num(0.0, -math.inf, -math.inf).numpy(), KNOTS, (0.0, 1.0, 1.0, 2.0))
+        into = into_wedge(tomogram, KNOTS)
 
         def field(values: Array) -> Tensor:
-            rows = [np.interp(k, middles, row) for row in values]
-            made = rows[0] + np.minimum(into, 1) * (rows[1] - rows[0]) + np.maximum(into - 1, 0) * (rows[2] - rows[1])
-            return torch.from_numpy(made)
+            seen, edge, missing = (torch.from_numpy(np.interp(k, middles, row)) for row in values)
+            return between_regions((seen, edge, missing), into)
 
         slope, kept = field(self.slope), (1 - field(self.share)).sqrt()
         slope[0, 0, 0] = 1.0  # the level is no structure

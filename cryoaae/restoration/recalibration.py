@@ -6,8 +6,9 @@ the error is that which hidden tilts foretell, by shell k and distance d to meas
     E(k, d) = S_k - 2 rho(k, d) sqrt(S_k M(k, d)) + M(k, d)
 
 S: power of the structure, from the halves in measured directions (the law of structures does not know the beam); M:
-power of what the restoration put there; rho: its correlation with the structure, of hidden tilts. Deviations are then
-multiplied in Fourier space,
+power of what the restoration put there; rho: its correlation with the structure, of hidden tilts. At the edge of the
+wedge (`restoration.edge`) the same, by shell, of the edge of what was hidden. Deviations are then multiplied in Fourier
+space,
 
     d'_k = F^-1 ( g F d_k + sqrt(a) F w_k ),        w_k white
 
@@ -30,13 +31,13 @@ from torch import Tensor
 
 from cryoaae.metrics.spread_factors import LEVEL, SpreadFactors, fit_factors
 from cryoaae.physics.fourier import irfft, radius, rfft
-from cryoaae.physics.wedge import HALF_SLAB
-from cryoaae.restoration.found_errors import Errors, FoundErrors, coefficients, measured_table
-from cryoaae.restoration.held_out import DISTANCE_STEP, MEASURED_DEPTH, SHELL_EDGES, SHELLS, UNIT, Key, scored_cells
+from cryoaae.restoration.edge import between_regions, edge_table, into_wedge
+from cryoaae.restoration.found_errors import CellError, Errors, FoundErrors, coefficients, measured_table
+from cryoaae.restoration.held_out import DISTANCE_STEP, SHELL_EDGES, SHELLS, UNIT, Key, scored_cells
 from cryoaae.restoration.wedge_forecast import fit_law, wedge_table
 from cryoaae.restoration.working import WorkingTomogram
 
-FORMAT = "cryoaae spread calibration 3"
+FORMAT = "cryoaae spread calibration 4"
 # Distances to measured data that the wedge is divided into; frequencies of the working grid end at about 0.45.
 COLUMNS = math.ceil(SHELL_EDGES[-1] / DISTANCE_STEP)
 # Share of a correlation that is doubted where nothing was tested.
@@ -55,6 +56,8 @@ class Recalibration:
     ----------
     measured : SpreadFactors
         (shells, 1).
+    edge : SpreadFactors
+        (shells, 1), between the two.
     wedge : SpreadFactors
         (shells, distances).
     extrapolated : (shells, distances) bool
@@ -62,46 +65,45 @@ class Recalibration:
     """
 
     measured: SpreadFactors
+    edge: SpreadFactors
     wedge: SpreadFactors
     extrapolated: NDArray[np.bool_]
 
     def following(self, first: Recalibration) -> Recalibration:
         """What comes of the first and then of this one, as one."""
-        measured, wedge = (
+        measured, edge, wedge = (
             SpreadFactors(
                 gain=before.gain * own.gain, added=own.gain**2 * before.added + own.added, low=before.gain * own.low,
                 high=before.gain * own.high, pooled=own.pooled,
             )
-            for before, own in ((first.measured, self.measured), (first.wedge, self.wedge))
+            for before, own in (
+                (first.measured, self.measured), (first.edge, self.edge), (first.wedge, self.wedge)
+            )
         )  # fmt: skip
-        return Recalibration(measured, wedge, self.extrapolated)
+        return Recalibration(measured, edge, wedge, self.extrapolated)
 
     def fields(self, tomogram: WorkingTomogram) -> tuple[Tensor, Tensor]:
-        """Gain and added power of every coefficient, (z, y, x // 2 + 1) float32 each.
-
-        Beyond the edge of what was measured nothing is known, and the gain is the wedge's; inside it goes over evenly
-        within the zone that is not counted as measured for sure.
-        """
+        """Gain and added power of every coefficient, (z, y, x // 2 + 1) float32 each; regions go over evenly."""
         shape = tomogram.shape
-        wedge = tomogram.wedge.solid()
         edges = np.array(SHELL_EDGES)
         shell = (radius(shape).double() - (edges[0] + edges[1]) / 2) / (edges[1] - edges[0])
-        column = wedge.depth(shape, object_zyx=UNIT).nan_to_num(0, 0, 0).double() / DISTANCE_STEP - 0.5
-        depth = wedge.depth(shape, object_zyx=tomogram.core_shape).double()
-        share = ((depth - MEASURED_DEPTH) / (HALF_SLAB - MEASURED_DEPTH)).clamp(0.0, 1.0)
-        none = torch.zeros_like(column)
+        depth = tomogram.wedge.solid().depth(shape, object_zyx=UNIT)
+        column = depth.nan_to_num(0, 0, 0).double() / DISTANCE_STEP - 0.5
+        none, into = torch.zeros_like(column), into_wedge(tomogram)
 
-        def mixed(seen: Array, missing: Array) -> Tensor:
-            return torch.lerp(_between(seen, shell, none), _between(missing, shell, column), share)
+        def mixed(seen: Array, edge: Array, missing: Array) -> Tensor:
+            beside, within = (_between(values, shell, none) for values in (seen, edge))
+            return between_regions((beside, within, _between(missing, shell, column)), into)
 
-        gain = mixed(np.log(self.measured.gain), np.log(self.wedge.gain)).exp()
-        added = mixed(self.measured.added, self.wedge.added)
+        parts = (self.measured, self.edge, self.wedge)
+        gain = mixed(*(np.log(part.gain) for part in parts)).exp()
+        added = mixed(*(part.added for part in parts))
         return gain.float(), added.float()
 
     def facts(self, tomogram: WorkingTomogram) -> dict[str, Any]:
         """As plain data, cell by cell of what there is."""
         inverse, wedge = 1 / tomogram.voxel_size_angstrom, coefficients(wedge_table(tomogram), tomogram.counted)
-        seen = coefficients(measured_table(tomogram), tomogram.counted)
+        seen, edge = (coefficients(of(tomogram), tomogram.counted) for of in (measured_table, edge_table))
 
         def band(shell: int) -> dict[str, float]:
             return {
@@ -116,6 +118,7 @@ class Recalibration:
 
         return {
             "measured": [{"shell": k, **band(k), **cell(self.measured, (k, d))} for k, d in sorted(seen)],
+            "edge": [{"shell": k, **band(k), **cell(self.edge, (k, d))} for k, d in sorted(edge)],
             "wedge": [
                 {
                     "shell": k, **band(k), "distance_low_per_angstrom": d * DISTANCE_STEP * inverse,
@@ -200,19 +203,38 @@ def fit_recalibration(
     for key, cell in measured.items():
         error[key], doubt[key] = cell.error, math.sqrt(cell.error_variance)
         spread[key] = powers.spread_measured.get(key, np.nan)
-    wedge, wedge_doubt, extrapolated = foretold(measured, found.all_hidden(), powers.restored_wedge)
-    wedge_spread = np.full((SHELLS, COLUMNS), np.nan)
-    for key, value in powers.spread_wedge.items():
-        wedge_spread[key] = value
     seen = fit_factors(error, doubt, spread)
+    wedge, wedge_doubt, extrapolated = foretold(measured, found.all_hidden(), powers.restored_wedge)
     # No wedge, or one too thin to hold a coefficient: as beside it.
-    if wedge_within < LEVEL:  # beside a sampler that knows something itself, what a forecast takes for granted counts
-        wedge_doubt = np.hypot(wedge_doubt, ALIKE_WITHIN * wedge)
-    if np.isfinite(wedge).any():
-        missing = fit_factors(wedge, wedge_doubt, wedge_spread, level=wedge_within)
-    else:
-        missing = _widened(seen)
-    return Recalibration(seen, missing, extrapolated)
+    missing = _unseen(wedge, wedge_doubt, powers.spread_wedge, wedge_within) or _widened(seen)
+    at_edge = foretold_at_edge(measured, found.all_border(), powers.restored_edge)
+    edge = _unseen(*at_edge, powers.spread_edge, wedge_within) or _halfway(seen, missing)
+    return Recalibration(seen, edge, missing, extrapolated)
+
+
+def _unseen(error: Array, doubt: Array, spreads: dict[Key, float], within: float) -> SpreadFactors | None:
+    """Factors where nothing was measured, from errors that are foretold; None if none is."""
+    if not np.isfinite(error).any():
+        return None
+    spread = np.full(error.shape, np.nan)
+    for key, value in spreads.items():
+        spread[key] = value
+    if within < LEVEL:  # beside a sampler that knows something itself, what a forecast takes for granted counts
+        doubt = np.hypot(doubt, ALIKE_WITHIN * error)
+    return fit_factors(error, doubt, spread, level=within)
+
+
+def _halfway(seen: SpreadFactors, missing: SpreadFactors) -> SpreadFactors:
+    """Between what was measured and the wedge where it begins: where no tilts could be hidden."""
+
+    def middle(one: Array, other: Array) -> Array:
+        made: Array = np.sqrt(one * other[:, :1])
+        return made
+
+    return SpreadFactors(
+        middle(seen.gain, missing.gain), (seen.added + missing.added[:, :1]) / 2, middle(seen.low, missing.low),
+        middle(seen.high, missing.high), np.ones(seen.gain.shape, dtype=bool),
+    )  # fmt: skip
 
 
 def _widened(seen: SpreadFactors) -> SpreadFactors:
@@ -241,16 +263,42 @@ def foretold(
         seen = measured.get((shell, 0))
         if seen is None:
             continue
-        structure = max(0.0, seen.signal)
         rho, beyond = law.at(shell, (column + 0.5) * DISTANCE_STEP)
         doubt = doubts.get(shell, 1.0) + (DOUBT * rho if beyond else 0.0)
-        both = math.sqrt(structure * made)
-        slope = 1 - rho * math.sqrt(made / structure) if structure > 0 else 1.0
-        variance = seen.powers.signal_variance / seen.coefficients**2
-        error[shell, column] = structure - 2 * rho * both + made
-        deviation[shell, column] = math.hypot(slope * math.sqrt(variance), 2 * both * doubt)
+        error[shell, column], deviation[shell, column] = _missed(seen, made, rho, doubt)
         extrapolated[shell, column] = beyond
     return error, deviation, extrapolated
+
+
+def foretold_at_edge(measured: Errors, border: Errors, restored: dict[Key, float]) -> tuple[Array, Array]:
+    """Error power at the edge of the wedge and its deviation, (shells, 1); NaN where nothing was hidden.
+
+    Parameters
+    ----------
+    measured, border : dict of (shell, 0) to CellError
+        Errors found where data were measured, and at the edge of hidden tilts.
+    restored : dict of (shell, 0) to float
+        Power per coefficient of the restoration in the cells that are asked for.
+    """
+    error, deviation = np.full((2, SHELLS, 1), np.nan)
+    doubts = _doubts(border)
+    for key, made in restored.items():
+        seen, cell = measured.get(key), border.get(key)
+        if seen is None or cell is None or key[0] not in doubts:
+            continue
+        powers = cell.powers
+        rho = min(max(0.0, powers.common) / math.sqrt(powers.signal * powers.estimate), 1.0)
+        error[key], deviation[key] = _missed(seen, made, rho, doubts[key[0]])
+    return error, deviation
+
+
+def _missed(seen: CellError, made: float, rho: float, doubt: float) -> tuple[float, float]:
+    """Error power E (see the module) and its deviation, of what was made and correlates by rho, within its doubt."""
+    structure = max(0.0, seen.signal)
+    both = math.sqrt(structure * made)
+    slope = 1 - rho * math.sqrt(made / structure) if structure > 0 else 1.0
+    own = slope * math.sqrt(seen.powers.signal_variance) / seen.coefficients
+    return structure - 2 * rho * both + made, math.hypot(own, 2 * both * doubt)
 
 
 def _doubts(hidden: Errors) -> dict[int, float]:
@@ -269,14 +317,16 @@ class Powers:
 
     Parameters
     ----------
-    spread_measured, spread_wedge : dict
+    spread_measured, spread_edge, spread_wedge : dict
         Of the draws.
-    restored_wedge : dict
+    restored_edge, restored_wedge : dict
         Of the restoration.
     """
 
     spread_measured: dict[Key, float]
+    spread_edge: dict[Key, float]
     spread_wedge: dict[Key, float]
+    restored_edge: dict[Key, float]
     restored_wedge: dict[Key, float]
 
 
@@ -284,11 +334,11 @@ def powers_of_draws(
     tomogram: WorkingTomogram, restored: Tensor, deviations: Sequence[Tensor], wheres: Sequence[Tensor]
 ) -> list[Powers]:
     """Powers of draws and restoration, (z, y, x) each on the continued grid, over sets of voxels (z, y, x) bool."""
-    seen, wedge = measured_table(tomogram), wedge_table(tomogram)
+    seen, edge, wedge = measured_table(tomogram), edge_table(tomogram), wedge_table(tomogram)
     found = (
-        power_by_cell(seen, deviations, wheres), power_by_cell(wedge, deviations, wheres),
-        power_by_cell(wedge, [restored], wheres),
-    )  # fmt: skip
+        *(power_by_cell(table, deviations, wheres) for table in (seen, edge, wedge)),
+        *(power_by_cell(table, [restored], wheres) for table in (edge, wedge)),
+    )
     return [Powers(*powers) for powers in zip(*found, strict=True)]
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cryoaae.nets.error_size import ErrorSize
+from cryoaae.restoration.edge import edge_table
 from cryoaae.restoration.found_errors import Errors, FoundErrors, coefficients, measured_table
 from cryoaae.restoration.held_out import SHELLS, Key, shell_of
 from cryoaae.restoration.placement import LocalError, uneven
@@ -90,13 +91,12 @@ def _structure(measured: Errors) -> Tensor:
 
 def _powers(tomogram: WorkingTomogram, restored: Tensor, structure: Tensor, wheres: Sequence[Tensor]) -> list[Powers]:
     """Powers of a spread as strong as the structure, over each set of voxels."""
-    wedge = wedge_table(tomogram)
+    tables = [table(tomogram) for table in (measured_table, edge_table, wedge_table)]
 
     def alike(table: Tensor, where: Tensor) -> dict[Key, float]:
         return {key: float(structure[key[0]]) for key in coefficients(table, where)}
 
-    made = power_by_cell(wedge, [restored], wheres)
+    made = zip(*(power_by_cell(table, [restored], wheres) for table in tables[1:]), strict=True)
     return [
-        Powers(alike(measured_table(tomogram), where), alike(wedge, where), power)
-        for where, power in zip(wheres, made, strict=True)
+        Powers(*(alike(table, where) for table in tables), *own) for where, own in zip(wheres, made, strict=True)
     ]

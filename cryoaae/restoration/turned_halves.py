@@ -1,4 +1,6 @@
-"""Halves turned and put through the wedge again: what a sampler of errors can be fitted by without their truth.
+"""Boxes turned and put through the wedge again: what a sampler of errors can be fitted by without their truth.
+
+Of the halves:
 
     input = T R ( y + (1 - T) (f(y) + n) ),      target = R y' - f(input),      noise = R n'
 
@@ -7,6 +9,12 @@ one half (`restoration.fresh_noise`); R: any rotation; T: the wedge. The target 
 and noise that is independent of it, where R turned the measured coefficients to. Some of them lie in the wedge T: they
 were hidden from the input. The own wedge is filled leniently, as in `restoration.held_out`, with what was made when
 nothing was hidden.
+
+Of a draw x' = f(y) + d (conditional EM):
+
+    input = T R x' + n,                          target = R x' - f(input),      no noise
+
+Here all is known, in the wedge too, but only as well as the sampler that made d knows it.
 """
 
 from __future__ import annotations
@@ -17,11 +25,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoaae.models.deviation_fitting import White
+from cryoaae.models.deviation_fitting import Told, White, draws_of
 from cryoaae.models.general import GeneralRestorer
 from cryoaae.models.half_deviations import HalfBatch, band_sizes
 from cryoaae.models.restorer import KERNEL_REACH
-from cryoaae.nets.deviation import Seen, linear_posterior
+from cryoaae.nets.deviation import Deviation, Seen, linear_posterior
 from cryoaae.nets.error_size import ErrorSize
 from cryoaae.patches.source import choose_held_out
 from cryoaae.patches.spectra import coloured_noise, radial_kernel
@@ -39,7 +47,7 @@ from cryoaae.restoration.working import FACE_VOXELS, WorkingTomogram
 
 @dataclass(frozen=True)
 class TurnedHalf:
-    """A turned box of one half as the general restorer sees it, and what the other half says of its error.
+    """A turned box as the general restorer sees it, and what is known of its error.
 
     Parameters
     ----------
@@ -47,7 +55,7 @@ class TurnedHalf:
         A batch of one.
     target : (z, y, x)
     noise : (f, z, y, x)
-        Fresh fields.
+        Fresh fields; zero where the target has none.
     prior : (COLOURED, z, y, x // 2 + 1)
         See `nets.deviation.linear_posterior`.
     regions : (REGIONS, z, y, x // 2 + 1) bool
@@ -77,10 +85,9 @@ class TurnedHalf:
             offset = [int(torch.randint(n, (1,), generator=generator)) for n in self.target.shape]
             sign = 2 * int(torch.randint(2, (1,), generator=generator)) - 1
             fields.append(sign * self.noise[field].roll(offset, dims=(0, 1, 2)))
-        seen = self.seen._replace(features=[level.float() for level in self.seen.features])
         where = self.kept_out if kept_out else self.fitted
         return HalfBatch(
-            seen, self.target[None], torch.stack(fields)[:, None], self.prior[None], self.regions[None],
+            _widened(self.seen), self.target[None], torch.stack(fields)[:, None], self.prior[None], self.regions[None],
             self.sizes[None], where[None], White.draw(draws, 1, self.target.shape, coarse, generator),
         )  # fmt: skip
 
@@ -113,38 +120,49 @@ class TurnedHalves:
             self.kept_out[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = True
 
     def make(self, seed: int, *, held_out: bool = False) -> TurnedHalf:
-        """Turn a box at random, or one about a place that was kept out of fitting; a function of the seed."""
+        """Turn a box of a half at random, or one about a place that was kept out; a function of the seed."""
         generator = torch.Generator().manual_seed(seed)
-        half = int(torch.randint(2, (1,), generator=generator))
-        region = SampledRegion.about(self.tomogram, self.edge, self._middle(held_out, generator))
-        inner, faced = region.cut(self.tomogram), self.faced[half]
-        part = covering(inner.plan.frame)
-        filled = self._filled(inner, half, generator)[part]
-        first = faced.like(filled)
-        rotation = random_rotations(1, generator=generator)[0]
-        turner, given = Turner(first.shape, rotation), first.wedge.support(first.shape)
-        turned = first.back(irfft(rfft(turner(first.density)) * given, first.shape)) * faced.contrast
-        shown = faced.like(turned)
-        restored = _of_one(inner, continued(turned, covering_axes(inner.plan.frame)))[part]
-        # Noise is louder at the tomogram's faces.
-        fresh = FreshNoise(inner, _without_faces(part), generator=generator).draw(generator)
-
-        def alike(volume: Tensor) -> Tensor:
-            """Turned as the input was, and cut and continued as it was."""
-            return faced.like(first.back(turner(faced.like(volume).density)) * faced.contrast).density
-
-        target = alike(inner.halves[1 - half][part]) - faced.like(restored).density
-        away = _facing_mask(first, torch.ones(filled.shape, dtype=torch.bool))
-        kept = turner.mask(_facing_mask(first, self.kept_out[region.box]))
-        inside = turner.mask(away) & away
+        box = self._cut(self._middle(held_out, generator), generator)
+        first = box.forth(self._filled(box, generator))
+        fresh = box.fresh(generator)
         # What ends at a box's faces is spread by about one of its Fourier voxels: erode.
-        measured = first.wedge.rotated(rotation).support(first.shape, margin=1.0)
-        regions = torch.stack([measured & given, measured & ~given])
+        measured = box.faced.wedge.rotated(box.rotation).support(box.shape, margin=1.0)
+        regions = torch.stack([measured & box.given, measured & ~box.given])
+        noise = torch.stack([box.turner(_repeated(field, box.like)) for field in fresh])
+        return self._shown(box, box.measured(first), box.back(box.forth(box.halves[1 - box.half])), noise, regions)
+
+    def redraw(self, seed: int, sampler: Deviation) -> TurnedHalf:
+        """Turn a draw given a half of a random box, and measure it again; a function of seed and sampler."""
+        generator = torch.Generator().manual_seed(seed)
+        box = self._cut(self._middle(False, generator), generator)
+        given = box.halves[box.half]
+        white = White.draw(1, 1, box.shape, sampler.spec.coarse, generator)
+        told = Told(_widened(self._seen(box.faced.like(given))), box.prior[None], white)
+        with torch.no_grad():
+            deviation = draws_of(sampler, told)[0, 0]
+        drawn = box.turner(box.faced.like(box.restored(given)).density + deviation)
+        again = box.measured(drawn) + _repeated(box.fresh(generator)[0], box.like)
+        regions = torch.stack([box.given, ~box.given])
+        return self._shown(box, again, box.back(drawn), torch.zeros(1, *box.shape), regions)
+
+    def _shown(self, box: _Box, given: Tensor, known: Tensor, noise: Tensor, regions: Tensor) -> TurnedHalf:
+        """What is seen of the turned box where `given` (on the restorer's grid) was measured, and of `known` missed."""
+        shown = box.back(given)
+        target = box.faced.like(known).density - box.faced.like(box.restored(shown)).density
+        away = _facing_mask(box.like, torch.ones(shown.shape, dtype=torch.bool))
+        kept = box.turner.mask(_facing_mask(box.like, self.kept_out[box.where]))
+        inside = box.turner.mask(away) & away
         return TurnedHalf(
-            self._seen(shown), target, torch.stack([turner(_repeated(field, first)) for field in fresh]),
-            linear_posterior(faced.spectra, given, first.shape), regions,
+            self._seen(box.faced.like(shown)), target, noise, box.prior, regions,
             band_sizes(target, regions, inside), inside & ~kept, inside & kept,
         )  # fmt: skip
+
+    def _cut(self, middle: Sequence[int], generator: torch.Generator) -> _Box:
+        """A box about a voxel, one of its halves, and a turn."""
+        half = int(torch.randint(2, (1,), generator=generator))
+        region = SampledRegion.about(self.tomogram, self.edge, middle)
+        rotation = random_rotations(1, generator=generator)[0]
+        return _Box(region, region.cut(self.tomogram), self.faced[half], half, rotation)
 
     def _middle(self, held_out: bool, generator: torch.Generator) -> list[int]:
         """Voxel in the middle of a box: anywhere, or in a place kept out of fitting."""
@@ -155,12 +173,13 @@ class TurnedHalves:
         at = torch.rand(3, generator=generator) * torch.tensor(self.tomogram.core_shape)
         return (bin_ * at.long()).tolist()
 
-    def _filled(self, inner: WorkingTomogram, half: int, generator: torch.Generator) -> Tensor:
+    def _filled(self, box: _Box, generator: torch.Generator) -> Tensor:
         """A half (z, y, x) with what its wedge lacks, of its own restoration and noise."""
-        given, shape = inner.halves[half], inner.shape
+        inner = box.inner
+        given, shape = inner.halves[box.half], inner.shape
         put = _of_one(inner, given) + coloured_noise(self.noise, shape, generator)
         measured = inner.wedge.solid().support(shape, object_zyx=inner.core_shape)
-        return irfft(torch.where(measured, rfft(given), rfft(put)), shape)
+        return irfft(torch.where(measured, rfft(given), rfft(put)), shape)[box.part]
 
     def _seen(self, shown: Faced) -> Seen:
         """What the general restorer sees of a whole box."""
@@ -176,9 +195,52 @@ class TurnedHalves:
         return Seen(features, seen.linear.cpu().clone(), restored, told, scale, size)
 
 
+class _Box:
+    """A box of a tomogram, its halves (z, y, x) as they lie there, and how it is turned.
+
+    The general restorer knows boxes on a grid of its own (`Faced`): `forth` and `back` go there, turned, and back.
+    """
+
+    def __init__(
+        self, region: SampledRegion, inner: WorkingTomogram, faced: Faced, half: int, rotation: Tensor
+    ) -> None:
+        self.where, self.inner, self.faced, self.half, self.rotation = region.box, inner, faced, half, rotation
+        self.part = covering(inner.plan.frame)
+        self.halves = [each[self.part] for each in inner.halves]
+        self.like = faced.like(self.halves[half])
+        self.shape, self.turner = self.like.shape, Turner(self.like.shape, rotation)
+        self.given = self.like.wedge.support(self.shape)
+        self.prior = linear_posterior(faced.spectra, self.given, self.shape)
+
+    def forth(self, volume: Tensor) -> Tensor:
+        """A volume of the box, turned, on the restorer's grid."""
+        return self.turner(self.faced.like(volume).density)
+
+    def back(self, turned: Tensor) -> Tensor:
+        """What lies in the box of what was turned, as halves are."""
+        return self.like.back(turned) * self.faced.contrast
+
+    def measured(self, turned: Tensor) -> Tensor:
+        """What the wedge leaves of what was turned."""
+        return irfft(rfft(turned) * self.given, self.shape)
+
+    def restored(self, volume: Tensor) -> Tensor:
+        """A volume of the box, restored by itself."""
+        return _of_one(self.inner, continued(volume, covering_axes(self.inner.plan.frame)))[self.part]
+
+    def fresh(self, generator: torch.Generator) -> list[Tensor]:
+        """Noise of halves; without their faces, where it is louder."""
+        return FreshNoise(self.inner, _without_faces(self.part), generator=generator).draw(generator)
+
+
 def _of_one(inner: WorkingTomogram, half: Tensor) -> Tensor:
     """A half restored by itself, without its half turns."""
     return replace(inner, halves=[half], turns=((),)).restore([half])
+
+
+def _widened(seen: Seen) -> Seen:
+    """Features as they are computed with; they are kept at half precision."""
+    return seen._replace(features=[level.float() for level in seen.features])
 
 
 def _repeated(field: Tensor, like: Faced) -> Tensor:

@@ -131,6 +131,7 @@ def calibration() -> Result:
     ]
     return {
         "measured": [{**SHELLS[0], **factor}],
+        "edge": [{**SHELLS[1], **factor, "gain": 0.7}],
         "wedge": [{**SHELLS[1], **deep, **factor, "gain": 0.9, "extrapolated": True}],
         "shares": {"extrapolated": 0.4, "added": 0.0, "added_measured": 0.0},
         "check": {

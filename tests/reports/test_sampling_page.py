@@ -91,6 +91,7 @@ def calibrated(result: dict[str, Any]) -> dict[str, Any]:
         "calibration": {
             "calibrated": True, "why": None, "hidden_by_turns_deg": [15.0, 30.0], "draws": 16,
             "measured": [cell(0, 0.21, pooled=True), cell(1, 1.31)],
+            "edge": [cell(1, 1.77)],
             "wedge": [cell(1, 2.4, **deep, extrapolated=False), cell(2, 2.2, **deep, extrapolated=True)],
             "shares": {"extrapolated": 0.23, "added": 0.0, "added_measured": 0.0},
             "centre": {
@@ -135,6 +136,7 @@ def test_a_calibrated_spread_says_by_what_how_far_and_what_is_extrapolated(calib
     assert "hidden by turns of 15° and 30° both ways" in text and "16 draws were measured" in text
     assert "23 % of the spread's power in the wedge is extrapolated" in text
     assert "1.01 times the error where data were measured (before: 1.25 times)" in text
+    assert re.search(r"at the edge of the wedge\s+.*1\.77", text)
     assert "1.10 times that of hidden tilts (before: 0.45 times)" in text
     assert "89 % for 90 %" in text
     assert re.search(r"measured > 285 Å|measured 1000–286 Å", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from cryoaae.nets.deviation import Deviation, DeviationSpec
 from cryoaae.patches.imaging import CONDITIONS
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration import fit_sampler
+from cryoaae.restoration import turned_feed
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.fit_posterior import begin_anew, ended
 from cryoaae.restoration.fit_sampler import CHECKPOINTS, SamplerFit, SamplerSettings
@@ -37,7 +38,9 @@ from cryoaae.volume import Volume
 
 SHAPE, VOXEL, WEDGE = (20, 24, 16), 20.0, MissingWedge((-60.0, 60.0))
 WIDTHS = (2, 3, 4)
-SETTINGS = SamplerSettings(box_size=16, boxes=1, renew_every=1, steps=2, held_out_fraction=0.0)
+SETTINGS = SamplerSettings(
+    box_size=16, boxes=1, redrawn_boxes=1, renew_every=2, steps=4, held_out_fraction=0.0, learning_rate=0.1
+)
 
 
 class Gain(torch.nn.Module):
@@ -87,14 +90,16 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GeneralRestorer, "bundled", lambda: general)
         patch.setattr(Deviation, "bundled", bundled)
-        patch.setattr(fit_sampler, "WATCHED", 1)
+        patch.setattr(turned_feed, "WATCHED", 1)
         yield
 
 
-def volumes(signal: float = 5.0, wedge: MissingWedge = WEDGE) -> list[Volume]:
+def volumes(
+    signal: float = 5.0, wedge: MissingWedge = WEDGE, shape: tuple[int, int, int] = SHAPE
+) -> list[Volume]:
     generator = torch.Generator().manual_seed(1)
-    structure = band_limit(torch.randn(SHAPE, generator=generator), 0.1, 0.15) * signal
-    noise = [torch.randn(SHAPE, generator=generator) for _ in range(2)]
+    structure = band_limit(torch.randn(shape, generator=generator), 0.1, 0.15) * signal
+    noise = [torch.randn(shape, generator=generator) for _ in range(2)]
     return [Volume(wedge.measured(structure + n).numpy(), VOXEL) for n in noise]
 
 
@@ -113,10 +118,12 @@ def fitted(folder: Path, progress: NullProgress | None = None, *, resume: bool =
     return dict(Deviation.load(folder / FILE).state_dict())
 
 
-def test_a_fit_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_fit_that_was_stopped_goes_on_to_the_same_bits(step: int, tmp_path: Path) -> None:
+    """Draws that were measured again are made again by who drew them, not by who draws now."""
     whole = fitted(tmp_path / "whole")
     with pytest.raises(InterruptedRunError):
-        fitted(tmp_path / "parts", StopsAt(1))
+        fitted(tmp_path / "parts", StopsAt(step))
     assert not (tmp_path / "parts" / FILE).exists(), "nothing half-written"
     parts = fitted(tmp_path / "parts", resume=True)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -160,7 +167,7 @@ def test_without_structure_target_and_fresh_noise_have_the_same_law(axis_deg: fl
         volumes(0.0, wedge), wedge, Gain(0.0), options=RestoreOptions(device="cpu", symmetries=False)
     )
     source = TurnedHalves(working, edge=24, held_out_fraction=0.0, seed=0)
-    boxes = [source.make(seed) for seed in range(3)]
+    boxes = [source.make(seed) for seed in range(12)]
 
     def power(pick: str) -> Tensor:
         fields = {"target": lambda box: [box.target], "noise": lambda box: list(box.noise)}[pick]
@@ -174,6 +181,55 @@ def test_without_structure_target_and_fresh_noise_have_the_same_law(axis_deg: fl
     assert ratio.shape[0] == 2
     torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0.0, atol=0.35)
     assert float(ratio.mean()) == pytest.approx(1.0, abs=0.1)
+
+
+def source_of(restorer: Gain, given: list[Volume]) -> TurnedHalves:
+    working = WorkingTomogram.of(given, WEDGE, restorer, options=RestoreOptions(device="cpu", symmetries=False))
+    return TurnedHalves(working, edge=40, held_out_fraction=0.0, seed=0)
+
+
+def width(measured: float, wedge: float) -> Deviation:
+    """Draws the linear posterior times these factors, where data were measured and in the wedge."""
+    made = Deviation(DeviationSpec(features=WIDTHS, full=4, coarse=4)).requires_grad_(False)
+    torch.nn.init.zeros_(made.by_size)
+    bias, uneven = made.heads["amplitude"].bias, made.heads["uneven"].bias
+    assert isinstance(bias, Tensor) and isinstance(uneven, Tensor)
+    half = len(bias) // 2
+    bias[:half], bias[half:] = math.log(measured), math.log(wedge)
+    uneven.fill_(-20.0)
+    return made
+
+
+def test_of_a_draw_that_was_measured_again_a_restorer_that_makes_nothing_misses_all() -> None:
+    """The target is the turned draw without noise: of draws twice as wide, in the wedge too, twice as much."""
+    source = source_of(Gain(0.0), volumes())
+    once, twice = (source.redraw(3, width(factor, factor)) for factor in (1.0, 2.0))
+    torch.testing.assert_close(twice.target, 2 * once.target, rtol=1e-4, atol=1e-5)
+    measured, wedge = (source.redraw(3, width(*factors)) for factors in ((2.0, 1.0), (1.0, 2.0)))
+    torch.testing.assert_close(measured.target + wedge.target, 3 * once.target, rtol=1e-4, atol=1e-5)
+
+
+def test_of_a_draw_that_was_measured_again_a_restorer_that_hands_it_back_misses_the_noise() -> None:
+    shape = (40, 40, 40)
+    source = source_of(Gain(1.0), volumes(0.0, shape=shape))
+    boxes = [source.redraw(seed, width(1e-3, 1e-3)) for seed in range(2)]
+    one, other = (half[source.tomogram.core] for half in source.tomogram.halves)
+    noise = source.faced[0].like((one - other) / 2**0.5).density
+    own = torch.stack([band_sizes(noise, box.regions, box.fitted).square() for box in boxes]).mean(dim=0)
+    missed = torch.stack([box.sizes.square() for box in boxes]).mean(dim=0)
+    torch.testing.assert_close(missed[0, 2:], own[0, 2:], rtol=0.2, atol=0.0)
+
+
+def test_a_draw_measured_again_is_a_function_of_the_seed_and_the_sampler() -> None:
+    source = source_of(Gain(), volumes())
+    one, again, other = (source.redraw(3, width(1.0, wedge)) for wedge in (1.0, 1.0, 1.5))
+    assert torch.equal(one.target, again.target) and not torch.equal(one.target, other.target)
+    assert not bool(one.noise.any()), "nothing but the error is in the target"
+
+
+def test_without_boxes_of_halves_nothing_is_fitted() -> None:
+    with pytest.raises(InputError, match="boxes"):
+        SamplerSettings(boxes=0, redrawn_boxes=2)
 
 
 def test_what_is_kept_out_is_not_fitted_on() -> None:

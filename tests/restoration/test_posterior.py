@@ -198,7 +198,7 @@ def test_more_draws_extend_fewer_and_a_copy_elsewhere_goes_on(halves, whole, tmp
     assert json.loads(report) == again, "done already"
     # A report of draws that were calibrated in another way is made again, of the same draws.
     drawn_as = identity_of(out / "working" / "draw_001.mrc")
-    (out / "report.json").write_text(report.decode().replace("spread calibration 3", "spread calibration 2"))
+    (out / "report.json").write_text(report.decode().replace("spread calibration 4", "spread calibration 3"))
     assert drawn(halves, out, draws=3, modes=3)["calibration"] == again["calibration"]
     assert identity_of(out / "working" / "draw_001.mrc") == drawn_as
 

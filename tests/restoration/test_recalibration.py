@@ -25,6 +25,7 @@ from cryoaae.physics.fourier import irfft, radius, rfft
 from cryoaae.physics.rotation import rotation_about
 from cryoaae.physics.wedge import HALF_SLAB, MissingWedge
 from cryoaae.restoration import recalibration, reliability
+from cryoaae.restoration.edge import KNOTS, edge_table
 from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.found_errors import (
     FoundErrors,
@@ -34,7 +35,7 @@ from cryoaae.restoration.found_errors import (
     joined,
     measured_table,
 )
-from cryoaae.restoration.held_out import MEASURED_DEPTH, SHELLS, border_table, scored_cells, sector_table
+from cryoaae.restoration.held_out import GUARD, MEASURED_DEPTH, SHELLS, border_table, scored_cells, sector_table
 from cryoaae.restoration.loudness import REGIONS, Loudness, centred
 from cryoaae.restoration.recalibration import (
     fit_recalibration,
@@ -145,9 +146,10 @@ def fitted() -> recalibration.Recalibration:
 def ratios(draws: list[Tensor]) -> dict[str, np.ndarray]:
     """Spread over the error in closed form, root mean squares, by cell."""
     made, out = tomogram(), {}
-    for name, table, power in zip(
-        ("measured", "wedge"), (measured_table(made), wedge_table(made)), true_error(), strict=True
-    ):
+    tables = {"measured": measured_table(made), "edge": edge_table(made), "wedge": wedge_table(made)}
+    depth = made.wedge.solid().depth(made.shape, object_zyx=made.core_shape)
+    power = torch.where(depth < HALF_SLAB, *true_error())
+    for name, table in tables.items():
         (spread,) = power_by_cell(table, draws, [made.counted])
         true = {key: float(power[table == key[0] * 100 + key[1]].double().mean()) for key in spread}
         out[name] = np.array([math.sqrt(spread[key] / true[key]) for key in sorted(spread)])
@@ -206,6 +208,8 @@ def test_a_wrong_spread_becomes_that_of_the_errors_and_a_flipped_factor_does_not
     # The few coefficients of the coarsest shells scatter: the structure itself is one draw of its law.
     assert np.abs(after["measured"] - 1)[2:].max() < 0.1 and np.abs(after["measured"] - 1).max() < 0.3
     assert np.abs(after["wedge"] - 1).max() < 0.35 and np.abs(after["wedge"] - 1).mean() < 0.15
+    assert np.abs(before["edge"] - 1)[2:].max() > 0.25
+    assert np.abs(after["edge"] - 1)[2:].max() < 0.15 and np.abs(after["edge"] - 1).max() < 0.35
     flipped = ratios([recalibrated(d, (1 / fields[0], fields[1]), seeded(0)) for d in deviations()])
     assert np.abs(flipped["measured"] - 1).max() > 1 and np.abs(flipped["wedge"] - 1).min() > 0.35
     assert torch.equal(made.counted, tomogram().counted)
@@ -231,10 +235,13 @@ def test_fields_are_the_factors_of_their_regions_and_go_over_evenly() -> None:
     middle = (radius(made.shape) - 0.245).abs() < 0.003  # the middle of the fifth shell
     seen = gain[middle & (depth < MEASURED_DEPTH)]
     np.testing.assert_allclose(seen, fitted().measured.gain[4, 0], rtol=0.05)
-    missing = gain[middle & (depth > HALF_SLAB)]
+    missing = gain[middle & (depth > GUARD)]
     assert fitted().wedge.gain[4].min() * 0.95 < float(missing.min())
-    between = gain[middle & (depth > MEASURED_DEPTH + 0.4) & (depth < HALF_SLAB - 0.4)]
-    assert float(seen.max()) < float(between.min()) and float(between.max()) < float(missing.max())
+    edge = gain[middle & (depth > KNOTS[1]) & (depth < KNOTS[2])]
+    np.testing.assert_allclose(edge, fitted().edge.gain[4, 0], rtol=0.05)
+    between = gain[middle & (depth > KNOTS[0] + 0.2) & (depth < KNOTS[1] - 0.2)]
+    assert float(seen.max()) < float(between.min()) and float(between.max()) < float(edge.min())
+    assert float(edge.max()) < float(missing.min())
 
 
 def test_means_and_modes_stay_what_they_were() -> None:
@@ -252,7 +259,7 @@ def test_two_recalibrations_are_one() -> None:
     restored = torch.stack(estimates()).mean(dim=0)
     (own,) = powers_of_draws(made, restored, sized, [made.counted])
     both = fit_recalibration(made, found(), own).following(first)
-    for name in ("measured", "wedge"):
+    for name in ("measured", "edge", "wedge"):
         ratio = getattr(both, name).gain / getattr(first, name).gain
         assert ratio.min() > 0.8 and ratio.max() < 1.25  # what is right already stays
 
@@ -288,8 +295,10 @@ def test_beyond_what_hidden_tilts_reached_it_is_extrapolated_and_less_sure() -> 
 
 
 def test_without_hidden_tilts_all_the_structure_is_in_doubt() -> None:
-    factors = fit_recalibration(tomogram(), replace(found(), hidden=({}, {})), powers()[0])
-    assert factors.extrapolated.all()
+    factors = fit_recalibration(tomogram(), replace(found(), hidden=({}, {}), border=({}, {})), powers()[0])
+    assert factors.extrapolated.all() and factors.edge.pooled.all()
+    assert (factors.edge.gain[:, 0] > np.minimum(factors.measured.gain[:, 0], factors.wedge.gain[:, 0])).all()
+    assert (factors.edge.gain[:, 0] < np.maximum(factors.measured.gain[:, 0], factors.wedge.gain[:, 0])).all()
     made, fields = tomogram(), factors.fields(tomogram())
     draws = [recalibrated(d, fields, seeded(0)) for d in deviations()]
     (spread,) = power_by_cell(wedge_table(made), draws, [made.counted])
