@@ -51,6 +51,7 @@ from cryoaae.restoration.draw_sources import TURNS, covering, covering_axes
 from cryoaae.restoration.draw_store import ERRORS, FARED, DrawStore
 from cryoaae.restoration.fit import fit
 from cryoaae.restoration.fit_sampler import SamplerSettings
+from cryoaae.restoration.foretold import foretold
 from cryoaae.restoration.found_errors import FoundErrors, chessboard, coefficients, find_errors, measured_table
 from cryoaae.restoration.held_out import Key, cells, half_noise, hide_tilts, scored_cells
 from cryoaae.restoration.learned_draws import sampler_of
@@ -60,7 +61,6 @@ from cryoaae.restoration.plain import plain
 from cryoaae.restoration.recalibration import (
     Recalibration,
     fit_recalibration,
-    foretold,
     power_by_cell,
     powers_of_draws,
     recalibrated,
