@@ -65,6 +65,9 @@ class Row:
         What the mean over the seeds of the goal tier shall reach, the easier first.
     judged : str
         Metric that the goals are about; "": the first shown.
+    chosen_of : int
+        Fits of the floor tier side by side, of which the one counts that does best on images kept for choosing: which
+        clusters are found is a matter of luck.
     cpu_seconds : float or None
         What fitting may take in the floor tier.
     """
@@ -80,6 +83,7 @@ class Row:
     cpu_seconds: float | None = None
     goals: tuple[float, ...] = ()
     judged: str = ""
+    chosen_of: int = 1
 
     @property
     def goal_metric(self) -> str:
@@ -92,6 +96,7 @@ class Row:
 ERROR, HELD_OUT = "test_error_percent", "validation_error_percent"
 GENERATED = ("generated_accuracy_percent", "conditional_accuracy_percent", "two_sample_accuracy", "mmd2")
 CONFIDENT = "confident_error_percent"  # the paper's protocol, so its numbers are held against this one
+CHOSEN_BY = "validation_majority_error_percent"
 CLUSTERS = ("majority_error_percent", CONFIDENT, "nmi", "ari", "clusters_used")
 PLANE = ("holes_percent", "spill_percent", "two_sample_accuracy", "mmd2", "half_squared_error")
 TABLE_ROWS = {
@@ -111,14 +116,14 @@ TABLE_ROWS = {
         paper="340 ± 2", public="339.8 ± 1.9, 345 ± 1.9", goals=(340.0,),
     ),
     "clustering-16": Row(
-        "16 clusters: error %, majority map", "clustering --epochs 24",
+        "16 clusters: error %, majority map", "clustering",
         "--epochs 130", CLUSTERS, 27.0,
-        paper="9.55 ± 2.05 (confident map)", public="none", goals=(9.6,), judged=CONFIDENT,
+        paper="9.55 ± 2.05 (confident map)", public="none", goals=(9.6,), judged=CONFIDENT, chosen_of=STACK,
     ),
     "clustering-30": Row(
-        "30 clusters: error %, majority map", "clustering --clusters 30 --epochs 24",
+        "30 clusters: error %, majority map", "clustering --clusters 30",
         "--epochs 130", CLUSTERS, None,
-        paper="4.10 ± 1.13 (confident map)", public="none", goals=(4.1,), judged=CONFIDENT,
+        paper="4.10 ± 1.13 (confident map)", public="none", goals=(4.1,), judged=CONFIDENT, chosen_of=STACK,
     ),
     "reduction-2": Row(
         "reduction to 2-D, 100 labels: test error %", "dimension-reduction", "--epochs 120",
@@ -178,17 +183,27 @@ def measure(name: str, tier: str, data: Path, device: str = "cpu") -> dict[str, 
     command += ["--threads", "1", "-q", "--device", device]
     if tier == "goal":
         command += [*(row.goal or "").split(), "--stack-seeds", str(STACK)]
+    elif row.chosen_of > 1:
+        command += ["--stack-seeds", str(row.chosen_of)]
     command += ["--resume"] if tier == "goal" and (folder / "run.json").exists() else ["--overwrite"]
     started = time.monotonic()
     subprocess.run(command, check=True)
     result = json.loads((folder / "result.json").read_text())
     return {
         "row": name, "tier": tier, "arguments": " ".join(command[4:]).replace(str(data), "MNIST"),
-        "metrics": result["metrics"], "each_seed": result["each_seed"], "seeds": result["seeds"],
-        "failed_seeds": result["failed_seeds"], "curve": curve(folder),
+        "metrics": result["metrics"] if tier == "goal" else chosen(result), "each_seed": result["each_seed"],
+        "seeds": result["seeds"], "failed_seeds": result["failed_seeds"], "curve": curve(folder),
         "cpu_seconds": result["cpu_seconds"], "wall_seconds": round(time.monotonic() - started, 1),
         **provenance(device),
     }  # fmt: skip
+
+
+def chosen(result: dict[str, Any]) -> dict[str, float]:
+    """Metrics of the fit that counts: the only one, or the best on images that are kept for choosing."""
+    if len(result["each_seed"]) < 2:
+        metrics: dict[str, float] = result["metrics"]
+        return metrics
+    return dict(min(result["each_seed"], key=lambda seed: seed[CHOSEN_BY]))
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -309,7 +324,9 @@ def _line(row: Row, measured: dict[str, Any]) -> str:
     beside = ", ".join(f"{name.removesuffix('_percent').replace('_', ' ')} {metrics[name]:.3g}" for name in others)
     floor = "" if row.floor is None else f" (must {'≥' if row.higher else '≤'} {row.floor:g})"
     ours, seconds = f"**{metrics[first]:.3g}**{floor}", f"{measured['cpu_seconds']:.0f}"
-    cells = [row.title, row.paper, row.public, ours, beside, seconds]
+    fits = len(measured.get("each_seed", [None]))
+    title = row.title if fits == 1 else f"{row.title}, of {fits} fits the best on validation images"
+    cells = [title, row.paper, row.public, ours, beside, seconds]
     return f"| {' | '.join(cells)} |"
 
 

@@ -43,6 +43,18 @@ def test_no_floor_is_missed_in_the_committed_rows(aae: ModuleType) -> None:
     assert aae.unmeasured(rows) == []
 
 
+def test_of_fits_side_by_side_the_best_where_choosing_is_allowed_counts_not_the_best_where_it_is_judged(
+    aae: ModuleType,
+) -> None:
+    each = [
+        {"validation_majority_error_percent": 25.0, "majority_error_percent": 22.0},
+        {"validation_majority_error_percent": 24.0, "majority_error_percent": 26.0},
+    ]
+    mean = {"majority_error_percent": 24.0}
+    assert aae.chosen({"each_seed": each, "metrics": mean}) == each[1]
+    assert aae.chosen({"each_seed": each[:1], "metrics": each[0]}) == each[0]
+
+
 def test_goals_are_judged_by_the_mean_over_seeds_and_a_run_too_short_is_named(aae: ModuleType) -> None:
     def goal(name: str, metric: str, *each: float, seconds: float = 4000.0, machine: str = "CPU") -> dict[str, object]:
         return {
