@@ -71,8 +71,12 @@ RESTORED = {
     "restore 75 x 928 x 960": (75, 928, 960), "restore 75 x 928 x 960, bfloat16": (75, 928, 960),
     "restore 300 x 928 x 960": (300, 928, 960),
 }  # fmt: skip
-FITS = {"fit, batch 1": 1, "fit, batch 2": 2, "fit, batch 4": 4}
-LOWER = {f"bfloat16, phantom {name}": name for name in ("A", "C")}
+FITS = {
+    "fit, batch 1": (1, "float32"), "fit, batch 2": (2, "float32"), "fit, batch 2, bfloat16": (2, "bfloat16"),
+    "fit, batch 4": (4, "float32"),
+}  # fmt: skip
+# Steps of fitting further before the phantom is restored, in float32; 0: the layers of restoring are what is compared.
+LOWER = {f"bfloat16, phantom {name}{', fitted' * (steps > 0)}": (name, steps) for steps in (0, 240) for name in "AC"}
 NAMES = ["machine", *LAYERS, *RESTORED, *FITS, "first tile", *LOWER]
 
 
@@ -210,12 +214,12 @@ def restoring(device: str, shape: tuple[int, int, int], precision: str) -> dict[
     }  # fmt: skip
 
 
-def fitting(device: str, batch: int) -> dict[str, Any]:
+def fitting(device: str, batch: int, precision: str) -> dict[str, Any]:
     """Steps of a fit as it is made, beside the same network on random patches, forward and back."""
     with tempfile.TemporaryDirectory() as name:
         even, odd = write_halves(Path(name), (96, 192, 192))
         tomograms = [open_tomogram(item) for item in resolve_inputs([], even=[even], odd=[odd], tilt_range=TILT_RANGE)]
-        settings = FitSettings.from_spectrum(steps=4 * FIT_STEPS, batch_size=batch, refills=0)
+        settings = FitSettings.from_spectrum(steps=4 * FIT_STEPS, batch_size=batch, refills=0, precision=precision)
         loop = prepare(
             tomograms, settings, device=choose_device(device), scratch=Path(name) / "scratch", init=None
         ).loop  # fmt: skip
@@ -228,11 +232,14 @@ def fitting(device: str, batch: int) -> dict[str, Any]:
     x = torch.randn(batch, 2, n, n, n, device=device)
 
     def forward_and_back() -> None:
-        network(x).square().sum().backward()
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            made = network(x)
+        made.float().square().sum().backward()
 
     alone = seconds_of(forward_and_back, device=device)
     return {
-        "patch": n, "batch": batch, "renew_every": settings.renew_every, "patches_per_s": batch / taken,
+        "patch": n, "batch": batch, "precision": precision, "renew_every": settings.renew_every,
+        "patches_per_s": batch / taken,
         "alone_patches_per_s": batch / alone, "share_of_layers_alone": alone / taken,
     }  # fmt: skip
 
@@ -247,28 +254,32 @@ def first_tile(device: str) -> dict[str, Any]:
     return {"shape_zyx": [94, 206, 208], **found}
 
 
-def lower_precision(device: str, phantom: str) -> dict[str, Any]:
-    """A phantom restored without a fit at both precisions of the layers: scores against the truth, and what it took."""
+def lower_precision(device: str, phantom: str, steps: int) -> dict[str, Any]:
+    """A phantom restored at both precisions of the layers, or fitted on at both: scores against the truth, and cost."""
     from cryoaae.restoration.restore import restore
 
     data = prepared(Run(phantom, "default", 0), Path())
     transfer = {} if data.transfer is None else {"contrast_transfer": data.transfer}
+    shared = {"device": device, "threads": torch.get_num_threads()}
     found: dict[str, Any] = {}
     made: dict[str, NDArray[np.float32]] = {}
     with tempfile.TemporaryDirectory() as name:
         # The first pass of a process is slower.
-        for precision in ("bfloat16", *TYPES):
+        for precision in TYPES if steps else ("bfloat16", *TYPES):
             path, before = Path(name) / f"{precision}.mrc", time.process_time()
-            restore(
-                **data.inputs(), output=path, symmetries=True, device=device, threads=torch.get_num_threads(),
-                precision=precision, overwrite=True, **transfer,
-            )  # fmt: skip
+            if steps:
+                settings = FitSettings(steps=steps, minutes=None, precision=precision)
+                run = cryoaae.fit(**data.inputs(), run_path=path.with_suffix(""), settings=settings, **shared)
+                how: dict[str, Any] = {"model": run}
+            else:
+                how = {"precision": precision}
+            restore(**data.inputs(), output=path, symmetries=True, overwrite=True, **how, **shared, **transfer)
             cpu, made[precision] = time.process_time() - before, open_volume(path).numpy()
             scored = cryoaae.evaluate(path, wedge=data.wedge, truth=data.truth, baselines=False, **data.volumes)
             scores = scores_of(scored["rows"][0], units=1.0, curves=False)
             found[precision] = {"cpu_seconds": cpu, **{key: scores[key] for key in SCORES}}
     whole, lower = made["float32"], made["bfloat16"]
-    return {"phantom": phantom, **found, "apart": float(np.std(lower - whole) / np.std(whole))}
+    return {"phantom": phantom, "steps": steps, **found, "apart": float(np.std(lower - whole) / np.std(whole))}
 
 
 # -- rows -----------------------------------------------------------------------------------------------
@@ -284,8 +295,8 @@ def measure(name: str, device: str) -> dict[str, Any]:
     if name in RESTORED:
         return restoring(device, RESTORED[name], "bfloat16" if name.endswith("bfloat16") else "float32")
     if name in LOWER:
-        return lower_precision(device, LOWER[name])
-    return fitting(device, FITS[name]) if name in FITS else first_tile(device)
+        return lower_precision(device, *LOWER[name])
+    return fitting(device, *FITS[name]) if name in FITS else first_tile(device)
 
 
 def _child(script: Path, *words: str) -> str:

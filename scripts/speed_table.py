@@ -105,7 +105,8 @@ def fit_section(rows: Sequence[Row]) -> list[str]:
         "| patches a step | patches/s | alone | share |", "|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
-        name = f"{row['batch']} of {row['patch']}^3" + (f" ({row['note']})" if row.get("note") else "")
+        lower = ", bfloat16" if row.get("precision") == "bfloat16" else ""
+        name = f"{row['batch']} of {row['patch']}^3{lower}" + (f" ({row['note']})" if row.get("note") else "")
         lines.append(
             f"| {name} | {row['patches_per_s']:.2f} | {row['alone_patches_per_s']:.2f} | "
             f"{row['share_of_layers_alone']:.0%} |"
@@ -119,8 +120,9 @@ def lower_section(rows: Sequence[Row]) -> list[str]:
         return []
     lines = [
         "## Layers at bfloat16", "",
-        "`cryoaae restore --precision bfloat16`, no fit, beside float32 (scores as in `restoration.md`). *Apart*: rms "
-        "of the difference over the restoration's deviation.", "",
+        "`cryoaae restore --precision bfloat16`, no fit, and `cryoaae fit --precision bfloat16` of so many steps, "
+        "restored in float32, beside float32 (scores as in `restoration.md`). *Apart*: rms of the difference over the "
+        "restoration's deviation.", "",
         "| phantom | precision | cc | seen | in wedge | lo | mid | core-s | apart |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -129,7 +131,8 @@ def lower_section(rows: Sequence[Row]) -> list[str]:
             found = row[precision]
             scores = " | ".join(f"{found[key]:.4f}" for key in SCORES)
             apart = f"{row['apart']:.2%}" if precision == "bfloat16" else ""
-            lines.append(f"| {row['phantom']} | {precision} | {scores} | {found['cpu_seconds']:.1f} | {apart} |")
+            name = f"{row['phantom']}, {row['steps']} steps" if row.get("steps") else row["phantom"]
+            lines.append(f"| {name} | {precision} | {scores} | {found['cpu_seconds']:.1f} | {apart} |")
     return [*lines, ""]
 
 

@@ -41,6 +41,12 @@ def command(
         str | None,
         typer.Option("--prior", help="none, adversarial (cryogen1) or transport (cryogen2): towards what looks real."),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", help="Of layers while fitting: float32, or bfloat16, which some processors are faster at."
+        ),
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option("--init", help="Run or weights to start from, not the restorer that comes along (`general`)."),
@@ -79,7 +85,8 @@ def command(
 
     settings = load_fit_config(
         preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed,
-        hold_out_deg=hold_out_deg, prior=prior, start="general" if str(init) == "general" else None,
+        hold_out_deg=hold_out_deg, prior=prior, precision=precision,
+        start="general" if str(init) == "general" else None,
     )  # fmt: skip
     init = None if str(init) == "general" else init
     items = resolve_inputs(

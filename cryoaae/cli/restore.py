@@ -133,8 +133,8 @@ def command(
             from cryoaae.restoration.adapt import adapt as fit_further
 
             model = fit_further(
-                items, run, minutes=adapt, seed=seed, overwrite=overwrite, device=device, threads=threads,
-                progress=progress, **opening,
+                items, run, minutes=adapt, precision=precision, seed=seed, overwrite=overwrite, device=device,
+                threads=threads, progress=progress, **opening,
             )  # fmt: skip
         results = restore(
             items, output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,

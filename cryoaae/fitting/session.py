@@ -36,6 +36,7 @@ from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_sour
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.runs.resources import choose_precision
 from cryoaae.volume import Volume
 
 HELD_OUT_PATCHES = 8
@@ -216,6 +217,7 @@ def prepare(
         halves=len(volumes[0]),
         condition=_condition(spectra, wedges, working_bin * voxel_size),
     )
+    restorer.precision = choose_precision(settings.precision)
     if init is not None:
         # Its weights, but the spectra and so the linear part of these tomograms.
         restorer.network.load_state_dict(init.network.state_dict())

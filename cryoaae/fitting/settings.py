@@ -13,6 +13,7 @@ PRIORS = ("none", "adversarial", "transport")
 STARTS = ("spectrum", "general")
 OPTIMISERS = ("muon", "adam")
 NETWORKS = ("unet", "autoencoder")
+PRECISIONS = ("float32", "bfloat16")
 LATENT_PRIORS = ("none", "adversarial", "mmd", "sinkhorn", "sliced", "kl")
 WIDTHS = (8, 32, 64)
 # A network that has learned nothing yet takes larger steps than one that has.
@@ -148,12 +149,13 @@ class FitSettings:
     evaluations: int = 20
     checkpoint_every_seconds: float = 60.0
     preview_every_seconds: float = 120.0
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
         named = {
             "prior": PRIORS, "optimiser": OPTIMISERS, "start": STARTS, "network": NETWORKS,
-            "latent_prior": LATENT_PRIORS,
+            "latent_prior": LATENT_PRIORS, "precision": PRECISIONS,
         }  # fmt: skip
         for field, known in named.items():
             value = getattr(self, field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,8 @@ class Restorer(nn.Module):
     fine: Tensor
     presence_known: Tensor
     condition: Tensor
+    # Of the network's layers; all else, and what is kept of them, is float32.
+    precision: torch.dtype = torch.float32
 
     def __init__(
         self,
@@ -220,8 +223,13 @@ class Restorer(nn.Module):
     def features(self, y: Tensor, wiener: Tensor | None = None) -> list[Tensor]:
         """What the network sees of normalised densities (b, 1, z, y, x), at all its levels."""
         wiener = convolve(y, self.wiener) if wiener is None else wiener
-        found: list[Tensor] = self.network.encode(self._shown(y, wiener), self._told(y))
-        return found
+        with self._layers(y.device):
+            found: list[Tensor] = self.network.encode(self._shown(y, wiener), self._told(y))
+        return [level.float() for level in found]
+
+    def _layers(self, device: torch.device) -> AbstractContextManager[object]:
+        """Where the network computes: at its precision, or at that of what surrounds it."""
+        return nullcontext() if self.precision == torch.float32 else torch.autocast(device.type, self.precision)
 
     def _shown(self, y: Tensor, wiener: Tensor) -> Tensor:
         """What the network is given, (b, 2, z, y, x)."""
@@ -237,20 +245,35 @@ class Restorer(nn.Module):
         return turned if self.spec.contrast == 1 else self.spec.contrast * turned
 
     def _estimate(self, y: Tensor, kernel: Tensor, features: list[Tensor] | None = None) -> Tensor:
+        parts = self._parts(y, kernel, features)
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _parts(self, y: Tensor, kernel: Tensor, features: list[Tensor] | None = None) -> tuple[Tensor, ...]:
+        """Linear part and residual, (b, 1, z, y, x) each; of a network that does not add to it the estimate alone."""
         wiener = convolve(y, self.wiener)
         features = self.features(y, wiener) if features is None else features
-        residual = self._faced(self.network.decode(features, self._told(y)), -1)
+        with self._layers(y.device):
+            decoded = self.network.decode(features, self._told(y))
+        residual = self._faced(decoded.float(), -1)
         if not self.network.adds_to_linear:
-            return residual
+            return (residual,)
         linear = wiener if kernel is self.wiener else convolve(y, kernel)
         if self.presence is None or not self.presence_known:
-            return linear + residual
+            return linear, residual
         p = torch.rot90(self.presence(features), -self.spec.quarter_turns, (-2, -1))
-        return (1 - p[:, NOTHING, None]) * linear + p[:, STRUCTURE, None] * residual
+        return (1 - p[:, NOTHING, None]) * linear, p[:, STRUCTURE, None] * residual
 
     def restore(self, y: Tensor) -> Tensor:
         """Estimate to be averaged over the halves, (b, 1, z, y, x); see Notes of the class."""
         return self._estimate(y, self.wiener_mean)
+
+    def in_parts(self, y: Tensor) -> Tensor:
+        """Linear part and residual, of which `forward` is the sum, (b, 2, z, y, x); of a U-Net alone."""
+        return torch.cat(self._parts(y, self.wiener), dim=1)
+
+    def mean_in_parts(self, y: Tensor) -> Tensor:
+        """Linear part and residual, of which `restore` is the sum, (b, 2, z, y, x); of a U-Net alone."""
+        return torch.cat(self._parts(y, self.wiener_mean), dim=1)
 
     def save(self, path: Path) -> str:
         """Write weights and spec as safetensors, atomically; return the content digest."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from torch import Tensor
 from cryoaae.physics.fourier import frequencies
 
 OVERSAMPLING = 2
+# Positions that a CPU samples together: near each other in the box they are near in the source, and what they read
+# stays in its cache. Twice as fast as all at once.
+TOGETHER = 16**3
 
 
 def random_rotations(count: int, *, generator: torch.Generator) -> Tensor:
@@ -148,6 +152,32 @@ def sample_cubic(source: Tensor, positions_zyx: Tensor) -> Tensor:
     -------
     (c, d, h, w)
     """
+    shape = positions_zyx.shape[:3]
+    if source.device.type != "cpu" or math.prod(shape) <= TOGETHER:
+        return _sampled(source, positions_zyx)
+    out = source.new_empty(source.shape[0], *shape)
+
+    def sample(part: tuple[slice, ...]) -> None:
+        out[(slice(None), *part)] = _sampled(source, positions_zyx[part])
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(sample, _near_each_other(shape)))
+    return out
+
+
+def _near_each_other(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Boxes of at most `TOGETHER` positions, cubes where there is room."""
+    room, edges = TOGETHER, list(shape)
+    for rank, axis in enumerate(sorted(range(3), key=lambda axis: shape[axis])):
+        edges[axis] = min(shape[axis], round(room ** (1 / (3 - rank))))
+        room //= edges[axis]
+    ranges = [range(0, n, edge) for n, edge in zip(shape, edges, strict=True)]
+    for starts in itertools.product(*ranges):
+        yield tuple(slice(start, start + edge) for start, edge in zip(starts, edges, strict=True))
+
+
+def _sampled(source: Tensor, positions_zyx: Tensor) -> Tensor:
+    """`sample_cubic` of all positions at once."""
     axes = [_spline_nodes(positions_zyx[..., axis]) for axis in range(3)]
     # grid_sample wants (x, y, z) in [-1, 1] between the centres of the end voxels.
     scales = [2.0 / max(n - 1, 1) for n in source.shape[-3:]]

@@ -24,6 +24,7 @@ def adapt(
     run_path: Path,
     *,
     minutes: float,
+    precision: str = "float32",
     seed: int = 0,
     overwrite: bool = False,
     **keywords: Any,
@@ -35,6 +36,8 @@ def adapt(
     items : sequence of TomogramInput
     run_path : path
     minutes : float
+    precision : {"float32", "bfloat16"}
+        Of the network's layers while they are fitted.
     seed : int
     overwrite : bool
         Start again where a run stands.
@@ -45,7 +48,7 @@ def adapt(
     ------
     InputError, ResourceError, FittingDivergedError, InterruptedRunError
     """
-    settings = FitSettings(minutes=minutes, seed=seed)
+    settings = FitSettings(minutes=minutes, precision=precision, seed=seed)
     run_path.parent.mkdir(exist_ok=True)
     resume = run_path.exists() and not overwrite
     return fit(list(items), run_path, settings=settings, resume=resume, overwrite=overwrite, **keywords)

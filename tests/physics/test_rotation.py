@@ -11,6 +11,9 @@ from cryoaae.physics.fourier import irfft, radius, rfft, shell_index, shell_sum,
 from cryoaae.physics.resample import BAND_STOP, band_limit, fourier_resample
 from cryoaae.physics.rotation import (
     OVERSAMPLING,
+    TOGETHER,
+    _near_each_other,
+    _sampled,
     quarter_turned,
     quarter_turns,
     random_rotations,
@@ -177,3 +180,21 @@ def test_quarter_turned_cubes_carry_every_voxel_where_the_matrix_says(box: int) 
         for number, mark in enumerate(marks, start=1):
             place = centre + rotation @ mark.float()
             assert (turned[:, 0, *place.int().tolist()] == number).all()
+
+
+@pytest.mark.parametrize("shape", [(50, 31, 27), (40000, 1, 1), (1, 200, 130), (3, 24, 24)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_positions_sampled_part_by_part_are_those_sampled_at_once(
+    shape: tuple[int, int, int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, whatever the shape and the threads; and the parts together are every position once."""
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(2, 20, 24, 22, generator=generator)
+    positions = torch.rand(*shape, 3, generator=generator) * torch.tensor([19.0, 23.0, 21.0])
+    counted = torch.zeros(shape)
+    for part in _near_each_other(shape):
+        counted[part] += 1
+        assert counted[part].numel() <= TOGETHER
+    assert counted.min() == counted.max() == 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert torch.equal(sample_cubic(source, positions), _sampled(source, positions))
