@@ -37,7 +37,7 @@ from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.contrast import FLOOR, LONG_ANGSTROM, gain_on_grid
 from cryoaae.restoration.scratch import Scratch
-from cryoaae.restoration.stream import filter_in_place
+from cryoaae.restoration.stream import filter_in_place, radial
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "contrast.json"
 RUNS = Path("benchmark_runs") / "contrast"
@@ -141,7 +141,7 @@ def divided(volume: torch.Tensor, defocus_um: float, **settings: Any) -> torch.T
     """A volume (z, y, x) with the contrast transfer of this defocus undone."""
     out = volume.numpy().copy()
     gain = gain_on_grid(ContrastTransfer((defocus_um,)), VOXEL_ANGSTROM, **settings)
-    filter_in_place(out, gain, scratch=Scratch(None), check=lambda: None)
+    filter_in_place(out, radial(gain, out.shape), scratch=Scratch(None), check=lambda: None)
     return torch.from_numpy(out)
 
 

@@ -3,12 +3,12 @@
 The three passes `plane_spectra`, `band_pencils`, `planes_of_spectra` together equal
 `resample.to_working_grid` on the whole volume, and `stretch_pencils`, `stretch_planes` together
 equal `resample.from_working_grid`: nothing is tiled, so no seam can come from resampling. With `filter_pencils` between
-`plane_spectra` and `planes_of_spectra` a radial filter of any reach is applied to the whole volume.
+`plane_spectra` and `planes_of_spectra` a filter of any reach is applied to the whole volume.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -49,34 +49,27 @@ def band_pencils(spectra: Tensor, working_zyx: Sequence[int], first_row: int) ->
     pencils = torch.fft.fft(spectra, dim=0, norm="forward")
     out = pencils.new_zeros(z, *spectra.shape[1:])
     out[_kept(z, z)] = pencils[_kept(spectra.shape[0], z)]
-    out *= soft_lowpass(_radius_of_rows(working_zyx, first_row, spectra.shape[1]), BAND_START, BAND_STOP)
+    out *= soft_lowpass(radius_of_rows(working_zyx, first_row, spectra.shape[1]), BAND_START, BAND_STOP)
     binned: Tensor = torch.fft.ifft(out, dim=0, norm="forward")
     return binned
 
 
-def filter_pencils(
-    spectra: Tensor, shape_zyx: Sequence[int], first_row: int, response: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Multiply by a radial response along all of z: plane spectra (z, rows, kx) -> the same.
+def filter_pencils(spectra: Tensor, response: Tensor) -> Tensor:
+    """Multiply by a response along all of z: a few rows of plane spectra (z, rows, x // 2 + 1) -> the same.
 
     Parameters
     ----------
     spectra : (z, rows, x // 2 + 1)
-        A few rows of all plane spectra.
-    shape_zyx : (z, y, x)
-        The whole volume.
-    first_row : int
-        Which row of the plane spectra comes first.
-    response : callable
-        Of frequencies in cycles per voxel.
+    response : (z, rows, x // 2 + 1)
+        Of those rows.
     """
     pencils = torch.fft.fft(spectra, dim=0, norm="forward")
-    pencils *= response(_radius_of_rows(shape_zyx, first_row, spectra.shape[1]))
+    pencils *= response
     filtered: Tensor = torch.fft.ifft(pencils, dim=0, norm="forward")
     return filtered
 
 
-def _radius_of_rows(shape_zyx: Sequence[int], first_row: int, rows: int) -> Tensor:
+def radius_of_rows(shape_zyx: Sequence[int], first_row: int, rows: int) -> Tensor:
     """Length of the frequency vector in a few rows, (z, rows, x // 2 + 1), in cycles per voxel."""
     kz, ky, kx = frequencies(shape_zyx)
     return torch.sqrt(kz**2 + ky[:, first_row : first_row + rows] ** 2 + kx**2)

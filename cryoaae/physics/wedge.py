@@ -154,8 +154,12 @@ class MissingWedge:
         shape_zyx: Sequence[int],
         device: torch.device | str | None = None,
         flip_nyquist: bool = False,
+        rows: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
-        """Frequencies along the beam and across the tilt axis, (z, y, x // 2 + 1) float64, cycles per voxel."""
+        """Frequencies along the beam and across the tilt axis, (z, y, x // 2 + 1) float64, cycles per voxel.
+
+        Of some `rows` along y alone, where they are given.
+        """
         axes = []
         for axis, k in enumerate(frequencies(shape_zyx, device=device, dtype=torch.float64)):
             n = int(shape_zyx[axis])
@@ -163,7 +167,7 @@ class MissingWedge:
             nyquist = (n % 2 == 0) & (k.abs() >= 0.5 - 1e-9)
             axes.append(torch.where(nyquist, -k, k) if flip_nyquist else k)
         beam, across = self._frame().tolist()
-        kz, ky, kx = axes
+        kz, ky, kx = axes[0], axes[1][:, rows], axes[2]
         return (
             beam[0] * kz + beam[1] * ky + beam[2] * kx,
             across[0] * kz + across[1] * ky + across[2] * kx,
@@ -182,8 +186,9 @@ class MissingWedge:
         object_zyx: Sequence[int],
         device: torch.device | str | None,
         flip_nyquist: bool,
+        rows: slice = slice(None),
     ) -> Tensor:
-        kb, ka = self.coordinates(shape_zyx, device, flip_nyquist)
+        kb, ka = self.coordinates(shape_zyx, device, flip_nyquist, rows)
         planes = self.plane_angles_rad().to(kb.device)
         units = self._slab_unit(planes, object_zyx)
         # Fold onto across >= 0: planes are even in k.
@@ -220,6 +225,7 @@ class MissingWedge:
         *,
         object_zyx: Sequence[int] | None = None,
         device: torch.device | str | None = None,
+        rows: slice = slice(None),
     ) -> Tensor:
         """Distance into the missing region, (z, y, x // 2 + 1) float32, in Fourier voxels.
 
@@ -233,11 +239,13 @@ class MissingWedge:
         object_zyx : sequence of int, optional
             Size of the object in voxels, which sets the Fourier voxel. Default: the box. A patch
             that is padded keeps its own, coarser Fourier voxel.
+        rows : slice
+            Of the y axis, where not all are wanted: (z, rows, x // 2 + 1).
         """
         size = shape_zyx if object_zyx is None else object_zyx
-        depth = self._depth_once(shape_zyx, size, device, False)
+        depth = self._depth_once(shape_zyx, size, device, False, rows)
         if any(n % 2 == 0 for n in shape_zyx):
-            depth = torch.maximum(depth, self._depth_once(shape_zyx, size, device, True))
+            depth = torch.maximum(depth, self._depth_once(shape_zyx, size, device, True, rows))
         return depth.float()
 
     def support(

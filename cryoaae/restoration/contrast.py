@@ -30,7 +30,7 @@ from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.fourier import soft_lowpass
 from cryoaae.registry import suggestion
 from cryoaae.restoration.scratch import Scratch
-from cryoaae.restoration.stream import Check, filter_in_place
+from cryoaae.restoration.stream import Check, filter_in_place, radial
 
 # Chosen on simulations, decision 0015: f, and the standard deviation of a stated defocus as a share of it.
 FLOOR, DEFOCUS_ERROR = 0.1, 0.03
@@ -84,7 +84,8 @@ def undo_contrast(
     check: Check,
 ) -> None:
     """Undo the contrast transfer of a periodic volume (z, y, x), in place, a few planes or rows at a time."""
-    filter_in_place(volume, gain_on_grid(transfer, voxel_size_angstrom), scratch=scratch, check=check)
+    gain = radial(gain_on_grid(transfer, voxel_size_angstrom), volume.shape)
+    filter_in_place(volume, gain, scratch=scratch, check=check)
 
 
 def transfer_of(transfers: Transfers | None, name: str) -> ContrastTransfer | None:

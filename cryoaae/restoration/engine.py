@@ -16,6 +16,7 @@ from cryoaae.patches.normalise import Normalisation, shared_normalisation
 from cryoaae.patches.tiling import TileGrid
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration.contrast import Gain, Transfers, gain_on_grid, transfer_of, undo_contrast
+from cryoaae.restoration.data_consistency import estimator, kept_share, put_together
 from cryoaae.restoration.detail import add_detail, detail_kernel
 from cryoaae.restoration.keep_measured import keep_measured_bytes, keep_measured_in_place
 from cryoaae.restoration.network import (
@@ -147,7 +148,7 @@ def plan_restoration(
     on_host = voxel_bytes * grid.read_voxels(tile) if device.type == "cpu" else 0.0
     merge = keep_measured_bytes(shape_zyx) if options.keep_measured else 0
     memory = FIXED_BYTES + max(on_host, merge)
-    disk = frame.scratch_bytes(2 if options.halves else 1)
+    disk = frame.scratch_bytes(4 if options.halves else 2)
     return Plan(frame, grid, tile, batch, device, memory, disk, budget / voxel_bytes, precision)
 
 
@@ -179,18 +180,24 @@ def restore_volumes(
         share = float(getattr(getattr(model, "spec", None), "noise_share", 0.0))
         normalisation = shared_normalisation(volumes, plan.frame.working_bin, noise_share=share)
     tiles = plan.grid.tiles(plan.tile, shift=options.tile_shift)
-    # The mean of two halves is less noisy than a half, and the model may know by how much.
-    function = model.restore if len(volumes) == 2 and hasattr(model, "restore") else model
+    function, wiener = estimator(model, len(volumes))
     turns = wedge.half_turns() if options.symmetries and wedge is not None else ((),)
     runner = TileRunner(function, plan.grid, plan.device, turns, reporter.advance, plan.precision)
     keep = bool(outputs.halves)
-    estimates = [scratch.array(plan.frame.working_zyx) for _ in (volumes if keep else volumes[:1])]
+    channels = 1 if wiener is None else 2
+    parts = [
+        [scratch.array(plan.frame.working_zyx) for _ in range(channels)] for _ in (volumes if keep else volumes[:1])
+    ]
     for index, volume in enumerate(volumes):
         source = to_working(volume, plan.frame, normalisation, scratch=scratch, check=reporter.check)
-        target, weight = (estimates[index], 1.0) if keep else (estimates[0], 1.0 / len(volumes))
+        targets, weight = (parts[index], 1.0) if keep else (parts[0], 1.0 / len(volumes))
         with watched(model, reporter.check):
-            runner.run(source, target, tiles, batch=plan.batch, weight=weight)
+            runner.run(source, targets, tiles, batch=plan.batch, weight=weight)
         del source
+    stays = None
+    if wiener is not None and wedge is not None:
+        stays = kept_share(wiener, wedge, plan.frame.working_zyx, object_zyx=plan.frame.object_zyx)
+    estimates = [put_together(own, stays, scratch=scratch, check=reporter.check) for own in parts]
     transfer, voxel = transfer_of(options.contrast_transfer, volumes[0].name), volumes[0].voxel_size_angstrom
     if transfer is not None:
         for estimate in estimates:

@@ -228,7 +228,7 @@ def hide_tilts(
     turner = _Turner(tomogram, rotation)
     halves = [turner(half) for half in tomogram.halves]
     estimates: dict[str, list[Tensor]] = {}
-    kinds = {"strict": tomogram.restore_each(blind)} if strict else {}
+    kinds = {"strict": tomogram.restore_each(blind, hidden)} if strict else {}
     if len(halves) == 2:  # what has seen the noise of a single volume cannot be held against it
         kinds["lenient"] = filler
     for name, fillers in kinds.items():
@@ -298,7 +298,8 @@ def strip_powers(tomogram: WorkingTomogram, fitted: MissingWedge, where: Tensor)
     """
     shape, core = tomogram.shape, tomogram.core_shape
     shown = fitted.solid()
-    estimates = tomogram.restore_each(tomogram.without(~shown.support(shape, object_zyx=core)))
+    hidden = ~shown.support(shape, object_zyx=core)
+    estimates = tomogram.restore_each(tomogram.without(hidden), hidden)
     scored = tomogram.wedge.solid().depth(shape, object_zyx=core) < MEASURED_DEPTH
     scored &= shown.depth(shape, object_zyx=core) >= GUARD
     table = cells(shape, shown.depth(shape, object_zyx=UNIT), scored)

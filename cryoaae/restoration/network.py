@@ -91,7 +91,7 @@ class TileRunner:
     Parameters
     ----------
     function : callable
-        (b, 1, z, y, x) -> the same shape.
+        (b, 1, z, y, x) -> (b, c, z, y, x).
     grid : TileGrid
     device : torch.device
     turns : tuple of axes to flip
@@ -118,13 +118,13 @@ class TileRunner:
     def run(
         self,
         source: NDArray[np.float32],
-        target: NDArray[np.float32],
+        targets: Sequence[NDArray[np.float32]],
         tiles: list[Tile],
         *,
         batch: int,
         weight: float,
     ) -> None:
-        """Add `weight` times the network's output to `target` (z, y, x)."""
+        """Add `weight` times the channels of the network's output to as many `targets` (z, y, x)."""
         alike = [list(group) for _, group in groupby(tiles, key=lambda tile: tile.read_shape)]
         batches = [group[start : start + batch] for group in alike for start in range(0, len(group), batch)]
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -137,7 +137,7 @@ class TileRunner:
                 for part, outputs in self._made(source, some, stack):
                     if behind is not None:
                         behind.result()
-                    behind = writer.submit(_add, target, part, outputs, weight)
+                    behind = writer.submit(_add, targets, part, outputs, weight)
             if behind is not None:
                 behind.result()
 
@@ -177,17 +177,19 @@ class TileRunner:
         start = time.perf_counter()
         lower = torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
         with torch.inference_mode(), lower:
-            batch = stack.to(self.device, non_blocking=True)
-            total = torch.zeros_like(batch)
+            batch, total = stack.to(self.device, non_blocking=True), torch.zeros((), device=self.device)
             for axes in self.turns:
-                total += self.function(batch.flip(axes)).flip(axes) if axes else self.function(batch)
+                total = total + (self.function(batch.flip(axes)).flip(axes) if axes else self.function(batch))
                 self.advance(core_voxels / len(self.turns))
-            out: NDArray[np.float32] = (total / len(self.turns))[:, 0].float().cpu().numpy()
+            out: NDArray[np.float32] = (total / len(self.turns)).float().cpu().numpy()
         self.seconds += time.perf_counter() - start
         return out
 
 
-def _add(target: NDArray[np.float32], tiles: list[Tile], outputs: NDArray[np.float32], weight: float) -> None:
-    """Add the cores of tiles to the result."""
-    for tile, output in zip(tiles, outputs, strict=True):
-        target[tile.core_slices] += weight * output[tile.inner_slices]
+def _add(
+    targets: Sequence[NDArray[np.float32]], tiles: list[Tile], outputs: NDArray[np.float32], weight: float
+) -> None:
+    """Add the cores of tiles to the results."""
+    for tile, channels in zip(tiles, outputs, strict=True):
+        for target, output in zip(targets, channels, strict=True):
+            target[tile.core_slices] += weight * output[tile.inner_slices]

@@ -1,12 +1,12 @@
 """Between the tomogram and the working grid, a few planes or rows at a time.
 
 The volume is continued periodically (`patches.tiling`), so both ways are exact Fourier resampling
-of the whole volume, and memory does not grow with it. A radial filter of the working grid goes the same way.
+of the whole volume, and memory does not grow with it. A filter on the working grid goes the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from cryoaae.volume import Volume
 CHUNK_VALUES = 1 << 21
 
 Check = Callable[[], None]
+Response = Callable[[slice], Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Frame:
     @property
     def working_zyx(self) -> tuple[int, int, int]:
         return whole_shape(self.axes, self.working_bin)
+
+    @property
+    def object_zyx(self) -> tuple[int, int, int]:
+        """The volume in working voxels."""
+        z, y, x = (axis.size // self.working_bin for axis in self.axes)
+        return z, y, x
 
     @property
     def padded_zyx(self) -> tuple[int, int, int]:
@@ -129,15 +136,22 @@ def from_working(
         target[planes_at] = normalisation.undo(full[:, core_y, core_x].numpy()).astype(target.dtype)
 
 
-def filter_in_place(
-    volume: NDArray[Any], response: Callable[[Tensor], Tensor], *, scratch: Scratch, check: Check
-) -> None:
-    """Apply a radial filter of any reach to a periodic volume (z, y, x); Nyquist is left empty.
+def radial(response: Callable[[Tensor], Tensor], shape_zyx: Sequence[int]) -> Response:
+    """Response by rows of one that is given by frequencies in cycles per voxel."""
+
+    def of_rows(rows: slice) -> Tensor:
+        return response(streamed.radius_of_rows(shape_zyx, rows.start, rows.stop - rows.start))
+
+    return of_rows
+
+
+def filter_in_place(volume: NDArray[Any], response: Response, *, scratch: Scratch, check: Check) -> None:
+    """Apply a filter of any reach to a periodic volume (z, y, x); Nyquist is left empty.
 
     Parameters
     ----------
     response : callable
-        Of frequencies in cycles per voxel.
+        A slice of rows of the half spectrum along y -> the response there, (z, rows, x // 2 + 1).
     """
     z, y, x = volume.shape
     spectra = scratch.array((z, y, x // 2 + 1), np.complex64)
@@ -148,7 +162,7 @@ def filter_in_place(
     for rows in _chunks(y, 3 * z * (x // 2 + 1)):
         check()
         pencils = torch.from_numpy(np.array(spectra[:, rows]))
-        spectra[:, rows] = streamed.filter_pencils(pencils, volume.shape, rows.start, response).numpy()
+        spectra[:, rows] = streamed.filter_pencils(pencils, response(rows)).numpy()
     for planes_at in _chunks(z, y * x):
         check()
         part = torch.from_numpy(np.array(spectra[planes_at]))

@@ -13,6 +13,7 @@ from torch import Tensor
 from cryoaae.patches.normalise import Normalisation, shared_normalisation
 from cryoaae.physics.fourier import irfft, rfft
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.data_consistency import estimator, kept_share, put_together
 from cryoaae.restoration.engine import Plan, RestoreOptions, plan_restoration
 from cryoaae.restoration.network import TileRunner
 from cryoaae.restoration.scratch import Scratch
@@ -127,25 +128,33 @@ class WorkingTomogram:
         mask[self.inside] = True
         return mask
 
-    def restore(self, halves: Sequence[Tensor]) -> Tensor:
-        """Mean of the restored halves, (z, y, x): the tomogram's, or others on a grid that suits the network."""
-        mean = torch.zeros(halves[0].shape)
-        for half in halves:
-            self._add(half, mean, 1 / len(halves))
-        return mean
+    def restore(self, halves: Sequence[Tensor], hidden: Tensor | None = None) -> Tensor:
+        """Mean of the restored halves, (z, y, x): the tomogram's, or others on a grid that suits the network.
 
-    def restore_each(self, halves: Sequence[Tensor]) -> list[Tensor]:
-        """Every half restored, (z, y, x) each."""
-        return [self.restore([half]) for half in halves]
-
-    def _add(self, half: Tensor, mean: Tensor, weight: float) -> None:
-        function = self.model.restore if len(self.halves) == 2 else self.model
-        z, y, x = half.shape
+        Parameters
+        ----------
+        halves : sequence of (z, y, x)
+            Measured through the tomogram's wedge.
+        hidden : (z, y, x // 2 + 1) bool, optional
+            Coefficients that were taken away from them.
+        """
+        z, y, x = halves[0].shape
+        function, wiener = estimator(self.model, len(self.halves))
         plan, grid = self.plan, replace(self.plan.grid, shape=(z, y, x))
         own = grid == plan.grid
         tile, batch = (plan.tile, plan.batch) if own else (grid.choose_core(plan.voxel_budget), 1)
         runner = TileRunner(function, grid, plan.device, self.turns, self.advance, plan.precision)
-        runner.run(half.numpy(), mean.numpy(), grid.tiles(tile), batch=batch, weight=weight)
+        parts = [np.zeros((z, y, x), np.float32) for _ in range(1 if wiener is None else 2)]
+        for half in halves:
+            runner.run(half.numpy(), parts, grid.tiles(tile), batch=batch, weight=1 / len(halves))
+        share, inner = None, self.core_shape if own else None
+        if wiener is not None:
+            share = kept_share(wiener, self.wedge, (z, y, x), object_zyx=inner, hidden=hidden)
+        return torch.from_numpy(put_together(parts, share, scratch=Scratch(None), check=_nothing))
+
+    def restore_each(self, halves: Sequence[Tensor], hidden: Tensor | None = None) -> list[Tensor]:
+        """Every half restored, (z, y, x) each; `hidden` as for `restore`."""
+        return [self.restore([half], hidden) for half in halves]
 
     def without(self, hidden: Tensor) -> list[Tensor]:
         """The halves without some coefficients (z, y, x // 2 + 1)."""

@@ -111,7 +111,7 @@ def test_planes_and_rows_at_a_time_make_the_filter_of_the_whole(shape, monkeypat
 
     monkeypatch.setattr(stream, "CHUNK_VALUES", 2000)
     out = data.numpy().copy()
-    stream.filter_in_place(out, response, scratch=Scratch(None), check=lambda: None)
+    stream.filter_in_place(out, stream.radial(response, out.shape), scratch=Scratch(None), check=lambda: None)
     # Nyquist, which is left empty, aside.
     k = [torch.fft.fftfreq(n).abs() < 0.5 for n in shape[:2]] + [torch.fft.rfftfreq(shape[2]) < 0.5]
     inside = k[1][None, :, None] & k[2][None, None]

@@ -313,7 +313,7 @@ def test_an_oracle_recovers_all_of_a_strip_and_noise_none() -> None:
 
     def strip(estimate: Tensor) -> ErrorPower:
         oracle = replace(made, model=made.model)
-        object.__setattr__(oracle, "restore_each", lambda halves: [estimate for _ in halves])
+        object.__setattr__(oracle, "restore_each", lambda halves, hidden: [estimate for _ in halves])
         return total(strip_powers(oracle, wedge.narrowed((-60.0, 35.0)), inside(made)))
 
     found = strip(truth)
