@@ -14,7 +14,7 @@ from cryoaae.fitting.settings import FROM_SPECTRUM
 
 ROWS = Path(__file__).parents[1] / "docs" / "benchmarks" / "priors.json"
 PLAIN, AMPLITUDE, NOISE, TRUTH, SMEARED = "none", "amplitude", "noise", "truth", "smeared"
-RESTORED, SCRATCH = "restored", "scratch"
+RESTORED, SCRATCH, DESCENT = "restored", "scratch", "descent"
 # The general restorer has no codes: what has them starts from the spectrum, and so does what it is held against.
 VOLUMETRIC = {
     **FROM_SPECTRUM, "network": "autoencoder", "widths": (16, 32, 64), "latent_prior": "mmd", "prior": "adversarial",
@@ -28,6 +28,8 @@ VARIANTS = {
     "volumetric-aae": Variant("Volumetric, code by a discriminator", VOLUMETRIC | {"latent_prior": "adversarial"}),
     "cryogen2-sliced": Variant("CryoGEN-II, sliced", {"prior": "transport", "prior_divergence": "sliced"}),
     SCRATCH: Variant("None, from the spectrum", FROM_SPECTRUM),
+    # Its restoration is moved to a mode afterwards, down a discriminator that the fit learned and froze.
+    DESCENT: Variant("CryoGEN-I, mode by descent", {"reference_steps": 600}),
     "bottleneck-aae": Variant("Bottleneck AAE", {**FROM_SPECTRUM, "latent_prior": "adversarial"}),
     "bottleneck-wae": Variant("Bottleneck WAE", {**FROM_SPECTRUM, "latent_prior": "mmd"}),
 }
@@ -138,12 +140,13 @@ def beside_lines(plain: Rows) -> Iterator[str]:
 
 def cost(title: str, each: Rows) -> str:
     """A line of null tests, codes and costs, means over seeds."""
-    nothing = [row["nothing"] for row in each]
+    nothing = [row["nothing"] for row in each if row["nothing"]]
     used = [row["codes"]["use"] for row in each if row.get("codes")]
     codes = "no code" if not used else f"{mean(used):.1%}" + (", code unused" if mean(used) < 0.01 else "")  # type: ignore[operator]
+    wedge, seen, phases = (mean([n[key] for n in nothing]) for key in ("noise_wedge", "noise_seen", "phases_wedge"))
+    back = [f"{wedge:.4f} ({seen:.4f})", f"{phases:.4f}"] if nothing else ["–", "–"]
     cells = [
-        f"{mean([n['noise_wedge'] for n in nothing]):.4f} ({mean([n['noise_seen'] for n in nothing]):.4f})",
-        f"{mean([n['phases_wedge'] for n in nothing]):.4f}", codes,
+        *back, codes,
         *(f"{mean([row[name] for row in each]):.0f}" for name in ("steps", "cpu_seconds", "memory_mib")),
     ]  # fmt: skip
     return f"| {title} | {' | '.join(cells)} |"

@@ -135,7 +135,7 @@ class Run:
 def plan(first_seed: int = FIRST_SEED) -> list[Run]:
     """All runs, those that tell most first; phantoms, whose data are fixed, count seeds of the fit from 0."""
     runs = [Run("A", "default", 0), Run("full", "default", first_seed), Run("C", "default", 0)]
-    runs += [Run("A", "scratch", 0), Run("full", "scratch", first_seed)]
+    runs += [Run("A", "scratch", 0), Run("full", "scratch", first_seed), Run("C", "scratch", 0)]
     runs += [
         Run(name, "default", 0 if condition.phantom else first_seed)
         for name, condition in CONDITIONS.items()

@@ -66,6 +66,12 @@ def test_one_seed_that_fails_is_enough_and_only_pairs_count() -> None:
     assert "- CryoGEN-I" not in page.table([row("none", 0.8), row("cryogen1", 0.6, seed=701)])
 
 
+def test_what_comes_from_nothing_is_not_claimed_of_a_mode() -> None:
+    text = page.table([row("none", 0.8), row("descent", 0.6) | {"nothing": None}])
+    assert "| CryoGEN-I, mode by descent | – | – | no code | 300 | 470 | 900 |" in text
+    assert "| None | 0.0100 (0.0200) | 0.0300 | no code | 300 | 470 | 900 |" in text
+
+
 def test_codes_that_change_nothing_are_called_unused_and_the_last_row_of_a_run_counts() -> None:
     text = page.table([row("bottleneck-aae", 0.8, use=0.2), row("bottleneck-aae", 0.8, use=0.004)])
     assert "| 0.4%, code unused | 300 |" in text
