@@ -25,7 +25,7 @@ from cryoaae.errors import InputError
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import open_volume, write_volume
 
-FORMAT = "cryoaae draws 1"
+FORMAT = "cryoaae draws 2"
 RECORD = "draws.json"
 # Within the folder: errors found in the tomogram, the draws once their spread was brought to them, and what the sampler
 # said of how it fared.

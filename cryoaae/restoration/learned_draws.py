@@ -2,6 +2,10 @@
 
     d_k = sampler(looks, noise of (seed, k)),      looks: what `nets.deviation` tells of the mean of the halves
 
+The sampler knows errors of a network. Where a restoration yields to the data (`data_consistency`), L + h R, its error
+is (1 - h) times that of L and h times that of L + R. The two have the error of L in common, so a draw becomes h d_k and
+sqrt(1 - h^2) times one of what the Wiener filter L leaves.
+
 Looking takes about as long as a restoration, whatever the number of draws. Noise is one field of the whole tomogram,
 and what is done to it looks a few voxels far, so tiles leave no seams and draws do not depend on them. Whatever
 restorer the draws are spread about, the general one looks: a fit of one's own has other features. That its errors are
@@ -39,10 +43,11 @@ from cryoaae.nets.deviation import (
 )
 from cryoaae.nets.error_size import ErrorSize
 from cryoaae.patches.imaging import conditions
-from cryoaae.patches.spectra import Spectra, measure_spectra, radial_kernel
+from cryoaae.patches.spectra import Spectra, interpolate, measure_spectra, radial_kernel
 from cryoaae.patches.tiling import PaddedAxis, Tile, TileGrid
 from cryoaae.physics.fourier import irfft, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.data_consistency import estimator, kept_share
 from cryoaae.restoration.draw_sources import covering, generator_of
 from cryoaae.restoration.engine import FACE_PAD
 from cryoaae.restoration.general import contrast_of
@@ -189,6 +194,7 @@ class Learned:
         self.scale, shape = self.faced.scale, self.faced.shape
         self.condition = self.faced.told(tomogram.voxel_size_angstrom)
         self.amplitude = self._coloured_amplitude()
+        self.kept = self._kept()
         first, coarse = self.sampler.spec.full, self.sampler.spec.coarse
         sizes = {"amplitude": len(self.amplitude), "mask": first, "uneven": 1, "half": coarse, "quarter": coarse}
         self.looks = Looks(*(
@@ -215,6 +221,9 @@ class Learned:
             inner = self._structured(tile, noise)
             made[tile.core_slices] += float(self.scale) * inner[tile.inner_slices]
         made *= unevenly(self.looks.uneven[0, 0].float(), smooth_noise(shape, uneven))
+        if self.kept is not None:
+            kept, left = self.kept
+            made = irfft(kept * rfft(made) + left * rfft(white()), shape)
         return self.faced.back(made)
 
     @staticmethod
@@ -242,6 +251,20 @@ class Learned:
         k = radius(shape)
         factor = torch.stack([shell_factor(region, k) for region in colour])
         return (prior.unflatten(0, (REGIONS, -1)) * factor[:, None]).flatten(0, 1)
+
+    def _kept(self) -> tuple[Tensor, Tensor] | None:
+        """Share of a draw that stays and standard deviation of the rest, (z, y, x // 2 + 1) each.
+
+        None where a restoration does not yield to the data.
+        """
+        faced, (_, wiener) = self.faced, estimator(self.tomogram.model, len(self.tomogram.halves))
+        if wiener is None or not self.tomogram.yielding:
+            return None
+        own = [s.stop - s.start for s in faced.part]
+        share = kept_share(wiener, faced.wedge, faced.shape, object_zyx=own)(slice(0, faced.shape[1]))
+        position = (radius(faced.shape) / faced.spectra.freq_max).clamp(max=1.0).double()
+        left = interpolate(faced.spectra.signal * (1 - faced.spectra.fsc), position).clamp(min=0.0)
+        return share, ((1 - share.square()) * left).sqrt().float()
 
     def _look(self) -> None:
         """Fill `looks`, tile by tile."""

@@ -234,8 +234,8 @@ class _Box:
 
 
 def _of_one(inner: WorkingTomogram, half: Tensor) -> Tensor:
-    """A half restored by itself, without its half turns."""
-    return replace(inner, halves=[half], turns=((),)).restore([half])
+    """A half restored by itself, without its half turns; all of the network's part, whose errors samplers learn."""
+    return replace(inner, halves=[half], turns=((),), yielding=False).restore([half])
 
 
 def _widened(seen: Seen) -> Seen:

@@ -53,6 +53,8 @@ class WorkingTomogram:
         Called with the working voxels done; may raise to stop.
     turns : tuple of axes to flip
         Half turns that `restore` averages over, the identity among them.
+    yielding : bool
+        Whether the network yields to the data where they are sure (`data_consistency`), as in what is written.
     """
 
     halves: list[Tensor]
@@ -63,6 +65,7 @@ class WorkingTomogram:
     voxel_size_angstrom: float
     advance: Callable[[float], None] = field(default=_nothing)
     turns: tuple[tuple[int, ...], ...] = ((),)
+    yielding: bool = True
 
     @classmethod
     def of(
@@ -148,7 +151,7 @@ class WorkingTomogram:
         for half in halves:
             runner.run(half.numpy(), parts, grid.tiles(tile), batch=batch, weight=1 / len(halves))
         share, inner = None, self.core_shape if own else None
-        if wiener is not None:
+        if wiener is not None and self.yielding:
             share = kept_share(wiener, self.wedge, (z, y, x), object_zyx=inner, hidden=hidden)
         return torch.from_numpy(put_together(parts, share, scratch=Scratch(None), check=_nothing))
 

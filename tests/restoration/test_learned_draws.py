@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from cryoaae.models.general import GeneralRestorer, GeneralSpec
+from cryoaae.models.restorer import Restorer, RestorerSpec
 from cryoaae.nets.deviation import Deviation, DeviationSpec
 from cryoaae.patches.imaging import CONDITIONS
-from cryoaae.physics.fourier import rfft
+from cryoaae.patches.spectra import Spectra, interpolate
+from cryoaae.physics.fourier import radius, rfft
 from cryoaae.physics.resample import band_limit
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration import learned_draws
@@ -127,3 +130,22 @@ def test_where_there_is_no_signal_there_is_little_to_be_uncertain_of(sampler: De
     noise = [torch.randn(SHAPE, generator=generator) for _ in range(2)]
     silent, loud = (source(tomogram(parts), sampler).deviation(1) for parts in (noise, halves()))
     assert float(silent.std()) < 0.75 * float(loud.std())
+
+
+def test_where_the_data_are_sure_a_draw_is_what_the_filter_leaves_and_in_the_wedge_it_stays(sampler: Deviation) -> None:
+    flat = torch.ones(16, dtype=torch.float64)
+    sure = Restorer(RestorerSpec(1, VOXEL, {"widths": [2, 4]}), Spectra(1e4 * flat, flat), halves=2).eval()
+    made = replace(tomogram(halves()), model=sure)
+    yielding, firm = (source(replace(made, yielding=own), sampler) for own in (True, False))
+    spectra, whole = yielding.faced.spectra, yielding.faced
+    k = radius(SHAPE)
+    depth = MissingWedge((-60.0, 60.0)).depth(SHAPE)
+    measured, wedge = (((depth < -3) & (k < 0.35)), (depth > 3) & (k < 0.35))
+    left = interpolate(spectra.signal * (1 - spectra.fsc), k / spectra.freq_max)[measured].mean()
+    draws = [(rfft(yielding.deviation(n)), rfft(firm.deviation(n))) for n in range(1, 9)]
+    power, before = (torch.stack([pair[i][measured].abs().square().mean() for pair in draws]).mean() for i in (0, 1))
+    assert float(power / left) == pytest.approx(1, abs=0.15)
+    assert abs(float(before / left) - 1) > 0.3
+    assert whole.shape != SHAPE, "faces are cut off, so that coefficients mix a little"
+    for y, f in draws:
+        assert float((y - f)[wedge].abs().square().mean() / f[wedge].abs().square().mean()) < 0.05
