@@ -53,7 +53,8 @@ def restore_array(
     model : Restorer or GeneralRestorer
         A fitted restorer, or a general one.
     wedge : MissingWedge, optional
-        Needed for `keep_measured`, `symmetries` and a general restorer.
+        Needed for `keep_measured`, `symmetries` and a general restorer; without it nobody knows what was measured, and
+        the network has its say everywhere (`data_consistency`).
     voxel_size_angstrom : float
         Must be within 10 % of what the model was fitted on.
     progress : Progress, optional
