@@ -10,6 +10,7 @@ from cryoaae.errors import InputError
 from cryoaae.io.mrc import open_volume
 from cryoaae.io.project import TomogramInput, resolve_inputs, split_inputs
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.volume import Volume
 
 VOXEL_SIZE_TOLERANCE = 0.10
 
@@ -61,10 +62,16 @@ def known_wedge(item: TomogramInput, model: Any, opening: dict[str, Any]) -> Mis
     InputError
         When the model was fitted on other tomograms.
     """
-    digest_of_first = open_volume(item.paths[0], **opening).digest()
-    for known in getattr(model.spec, "tomograms", []):
-        if digest_of_first in known["digests"]:
-            return MissingWedge.from_facts(known)
+    found = wedge_by_content(open_volume(item.paths[0], **opening), model)
+    if found is not None:
+        return found
     raise InputError(
         item.paths[0], "the model was not fitted on it, so its tilts are not known", "give --tilts or --tilt-range"
     )
+
+
+def wedge_by_content(volume: Volume, model: Any) -> MissingWedge | None:
+    """Wedge of a half or single volume the model was fitted on; None of others."""
+    tomograms = getattr(getattr(model, "spec", None), "tomograms", [])
+    digest = volume.digest() if tomograms else ""
+    return next((MissingWedge.from_facts(known) for known in tomograms if digest in known["digests"]), None)

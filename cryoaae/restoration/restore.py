@@ -20,7 +20,7 @@ from cryoaae.restoration.batch import each_tomogram
 from cryoaae.restoration.contrast import transfer_of
 from cryoaae.restoration.done import RestoreResult, forget, remember
 from cryoaae.restoration.engine import Outputs, RestoreOptions, plan_restoration, restore_volumes
-from cryoaae.restoration.fitted_on import check_voxel_size
+from cryoaae.restoration.fitted_on import check_voxel_size, wedge_by_content
 from cryoaae.restoration.general import caveats, seen_by, settled
 from cryoaae.restoration.sampler_weights import weights_beside
 from cryoaae.restoration.scratch import Scratch
@@ -53,8 +53,8 @@ def restore_array(
     model : Restorer or GeneralRestorer
         A fitted restorer, or a general one.
     wedge : MissingWedge, optional
-        Needed for `keep_measured`, `symmetries` and a general restorer; without it nobody knows what was measured, and
-        the network has its say everywhere (`data_consistency`).
+        Needed for `keep_measured`, `symmetries` and a general restorer, but for tomograms that the model was fitted on.
+        Without it nobody knows what was measured, and the network has its say everywhere (`data_consistency`).
     voxel_size_angstrom : float
         Must be within 10 % of what the model was fitted on.
     progress : Progress, optional
@@ -82,6 +82,8 @@ def restore_array(
             "halves", f"shapes {[a.shape for a in arrays]}", "give volumes (z, y, x) of one shape"
         )
     volumes = [Volume(a, voxel_size_angstrom) for a in arrays]
+    if wedge is None:
+        wedge = wedge_by_content(volumes[0], model)
     model = settled(model, volumes, wedge, of_mean=not chosen.halves)
     check_voxel_size(voxel_size_angstrom, model, "array", allow_scale=chosen.allow_scale)
     volumes, shape = seen_by(model, volumes), volumes[0].shape

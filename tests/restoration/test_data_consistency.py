@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,18 @@ def test_a_restoration_is_linear_where_the_data_are_sure_and_the_networks_in_the
     assert apart(restored, linear, sure) < 0.05
     assert apart(restored, without, wedge) < 0.05
     assert apart(restored, linear, wedge) > 0.9
+
+
+def test_of_an_array_the_model_was_fitted_on_the_wedge_is_known() -> None:
+    density = torch.randn(SHAPE, generator=torch.Generator().manual_seed(5)).numpy()
+    restorer, told = loud(50.0), {"voxel_size_angstrom": 10.0, "options": RestoreOptions(device="cpu")}
+    stated, unknown = (restore_array(density, None, restorer, wedge, **told) for wedge in (WEDGE, None))
+    known = {"name": "x", "digests": [Volume(density, 10.0).digest()], **WEDGE.facts()}
+    restorer.spec = replace(restorer.spec, tomograms=[known])
+    assert np.array_equal(restore_array(density, None, restorer, **told), stated)
+    assert not np.allclose(unknown, stated, atol=1e-2)
+    other = np.ascontiguousarray(density[::-1])
+    assert not np.allclose(restore_array(other, None, restorer, **told), stated[::-1], atol=1e-2)
 
 
 def test_checks_and_draws_see_the_restoration_that_is_written() -> None:
