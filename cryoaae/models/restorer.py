@@ -96,6 +96,10 @@ def convolve(volume: Tensor, kernel: Tensor) -> Tensor:
     return out[..., z, y, x]
 
 
+def _full(features: list[Tensor]) -> list[Tensor]:
+    return [level.float() for level in features]
+
+
 class Restorer(nn.Module):
     """f(y) = (1 - p_nothing) W y + p_structure U(y, W y): Wiener estimate and a U-Net's residual.
 
@@ -222,10 +226,13 @@ class Restorer(nn.Module):
 
     def features(self, y: Tensor, wiener: Tensor | None = None) -> list[Tensor]:
         """What the network sees of normalised densities (b, 1, z, y, x), at all its levels."""
-        wiener = convolve(y, self.wiener) if wiener is None else wiener
+        return _full(self._encoded(y, convolve(y, self.wiener) if wiener is None else wiener))
+
+    def _encoded(self, y: Tensor, wiener: Tensor) -> list[Tensor]:
+        """Features as the network hands them on, at its precision."""
         with self._layers(y.device):
             found: list[Tensor] = self.network.encode(self._shown(y, wiener), self._told(y))
-        return [level.float() for level in found]
+        return found
 
     def _layers(self, device: torch.device) -> AbstractContextManager[object]:
         """Where the network computes: at its precision, or at that of what surrounds it."""
@@ -251,7 +258,7 @@ class Restorer(nn.Module):
     def _parts(self, y: Tensor, kernel: Tensor, features: list[Tensor] | None = None) -> tuple[Tensor, ...]:
         """Linear part and residual, (b, 1, z, y, x) each; of a network that does not add to it the estimate alone."""
         wiener = convolve(y, self.wiener)
-        features = self.features(y, wiener) if features is None else features
+        features = self._encoded(y, wiener) if features is None else features
         with self._layers(y.device):
             decoded = self.network.decode(features, self._told(y))
         residual = self._faced(decoded.float(), -1)
@@ -260,7 +267,9 @@ class Restorer(nn.Module):
         linear = wiener if kernel is self.wiener else convolve(y, kernel)
         if self.presence is None or not self.presence_known:
             return linear, residual
-        p = torch.rot90(self.presence(features), -self.spec.quarter_turns, (-2, -1))
+        # Under the autocast of a caller it takes features as they are; a second copy of them would not be small.
+        seen = features if self.precision == torch.float32 else _full(features)
+        p = torch.rot90(self.presence(seen), -self.spec.quarter_turns, (-2, -1))
         return (1 - p[:, NOTHING, None]) * linear, p[:, STRUCTURE, None] * residual
 
     def restore(self, y: Tensor) -> Tensor:
