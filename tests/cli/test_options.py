@@ -23,7 +23,9 @@ OF_WORK = EVERYWHERE | {"-q", "-v", "--threads"}
 OF_OUTPUT = OF_WORK | {"-o", "--overwrite", "--dry-run"}
 WANTED = {
     "simulate": OF_OUTPUT | {"--seed", "--tilt-range"},
-    "fit": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--resume", "--init", "--set"},
+    "fit": OF_OUTPUT | {
+        "--seed", "--device", "--even", "--odd", "--tilts", "--resume", "--init", "--set", "--precision",
+    },
     "restore": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--halves", "--keep-measured", "--model"}
     | {"--uncertainty", "--draws", "--seed", "--precision"},
     "sample": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--model", "--draws", "--seed"}
