@@ -9,19 +9,18 @@ added and no wedge is cut. They look like structure as far as the codes follow t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cryoaae.errors import InputError
-from cryoaae.io.mrc import write_volume
 from cryoaae.io.weights import load_weights
 from cryoaae.models.restorer import AUTOENCODER, FORMAT, Restorer
 from cryoaae.priors.gaussian import Gaussian
-from cryoaae.runs.folder import RunFolder
-from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.progress import Progress
 from cryoaae.runs.resources import choose_device, set_threads
+from cryoaae.runs.volume_series import write_series
 
 WEIGHTS = "model.safetensors"
 
@@ -67,7 +66,7 @@ def generate_patches(
     InputError
         If the run is of something else.
     """
-    progress, run, folder = progress or NullProgress(), Path(run), Path(output)
+    run, folder = Path(run), Path(output)
     set_threads(threads)
     if count < 1:
         raise InputError("--count", f"{count} patches", "give 1 or more")
@@ -75,20 +74,14 @@ def generate_patches(
     if restorer.spec.network.get("kind") != AUTOENCODER:
         problem = "restores by a U-Net, beside whose skips a code alone makes nothing"
         raise InputError(run, problem, "give a run of `cryoaae fit --preset volumetric`, or of `cryoaae cluster`")
-    config: dict[str, Any] = {"run": str(run), "count": count, "seed": seed}
-    paths = [folder / "volumes" / f"patch_{i + 1:03d}.mrc" for i in range(count)]
-    if dry_run:
-        RunFolder.check(folder, config, overwrite=overwrite)
-        return paths
-    voxel = restorer.spec.working_bin * restorer.spec.voxel_size_angstrom
     codes = Gaussian(restorer.code_dim).sample(count, generator=torch.Generator().manual_seed(seed))
-    with RunFolder.create(folder, "generate", config, overwrite=overwrite):
-        paths[0].parent.mkdir(exist_ok=True)
-        progress.start("generating", float(count), "patch")
-        for code, path in zip(codes.to(restorer.wiener.device), paths, strict=True):
-            patch = restorer.network.decoded(code[None])[0].cpu().numpy()
-            write_volume(path, np.asarray(patch, np.float32), voxel_size_angstrom=voxel, overwrite=True)
-            progress.advance()
-            progress.check()
-        progress.finish()
-    return paths
+
+    def patch(index: int) -> NDArray[np.float32]:
+        code = codes[index : index + 1].to(restorer.wiener.device)
+        return np.asarray(restorer.network.decoded(code)[0].cpu().numpy(), np.float32)
+
+    return write_series(
+        folder, {"run": str(run), "count": count, "seed": seed}, [f"patch_{i + 1:03d}" for i in range(count)], patch,
+        voxel_size_angstrom=restorer.spec.working_bin * restorer.spec.voxel_size_angstrom, unit="patch",
+        overwrite=overwrite, dry_run=dry_run, progress=progress,
+    )  # fmt: skip

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoaae.errors import InputError
-from cryoaae.io.mrc import write_volume
-from cryoaae.runs.folder import RunFolder
-from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.runs.progress import Progress
 from cryoaae.runs.resources import choose_device, set_threads
+from cryoaae.runs.volume_series import write_series
 from cryoaae.subtomograms.model_files import FittedModel, check_apart
 
 # A walk goes from one end of the style's prior to the other, in its standard deviations.
@@ -140,7 +139,6 @@ def generate(
     ------
     InputError
     """
-    progress = progress or NullProgress()
     set_threads(threads)
     run, folder = Path(run), Path(output)
     check_apart(folder, run)
@@ -153,21 +151,16 @@ def generate(
     }  # fmt: skip
     stem = "any" if cluster is None else f"class_{cluster + 1:02d}"
     stem += "" if traverse is None else f"_axis_{traverse}"
-    paths = [folder / "volumes" / f"{stem}_{i + 1:03d}.mrc" for i in range(count)]
-    if dry_run:
-        RunFolder.check(folder, config, overwrite=overwrite)
-        return paths
-    with RunFolder.create(folder, "generate", config, overwrite=overwrite):
-        paths[0].parent.mkdir(exist_ok=True)
-        classes, style = _codes(fitted, clusters, cluster, count, traverse, seed)
-        progress.start("generating", float(count), "volume")
-        for i, path in enumerate(paths):
-            (volume,) = decode_volumes(fitted, classes[i : i + 1], style[i : i + 1])
-            write_volume(path, volume, voxel_size_angstrom=fitted.standard.working_voxel_angstrom, overwrite=True)
-            progress.advance()
-            progress.check()
-        progress.finish()
-    return paths
+    classes, style = _codes(fitted, clusters, cluster, count, traverse, seed)
+
+    def volume(index: int) -> NDArray[np.float32]:
+        return np.asarray(decode_volumes(fitted, classes[index : index + 1], style[index : index + 1])[0])
+
+    return write_series(
+        folder, config, [f"{stem}_{i + 1:03d}" for i in range(count)], volume,
+        voxel_size_angstrom=fitted.standard.working_voxel_angstrom, overwrite=overwrite, dry_run=dry_run,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _codes(

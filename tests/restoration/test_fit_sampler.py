@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from shrinking import VOXEL, Gain
 from torch import Tensor
 
 from cryoaae.cli import run as cli
@@ -36,27 +36,11 @@ from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.runs.progress import NullProgress
 from cryoaae.volume import Volume
 
-SHAPE, VOXEL, WEDGE = (20, 24, 16), 20.0, MissingWedge((-60.0, 60.0))
+SHAPE, WEDGE = (20, 24, 16), MissingWedge((-60.0, 60.0))
 WIDTHS = (2, 3, 4)
 SETTINGS = SamplerSettings(
     box_size=16, boxes=1, redrawn_boxes=1, renew_every=2, steps=4, held_out_fraction=0.0, learning_rate=0.1
 )
-
-
-class Gain(torch.nn.Module):
-    """A restorer that shrinks."""
-
-    halo, multiple = 0, 8
-    spec = SimpleNamespace(working_bin=1, voxel_size_angstrom=VOXEL, tomograms=[])
-
-    def __init__(self, gain: float = 0.7) -> None:
-        super().__init__()
-        self.gain = gain
-
-    def forward(self, y: Tensor) -> Tensor:
-        return self.gain * y
-
-    restore = forward
 
 
 class StopsAt(NullProgress):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
+from shrinking import VOXEL, Gain
 from torch import Tensor
 
 from cryoaae.matching.reference import ReferenceReferee
@@ -21,19 +21,7 @@ from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.sampling.langevin import anneal
 from cryoaae.volume import Volume
 
-SHAPE, VOXEL = (18, 20, 18), 20.0
-
-
-class Gain(torch.nn.Module):
-    """A restorer that shrinks."""
-
-    halo, multiple = 0, 2
-    spec = SimpleNamespace(working_bin=1, voxel_size_angstrom=VOXEL, tomograms=[])
-
-    def forward(self, y: Tensor) -> Tensor:
-        return 0.7 * y
-
-    restore = forward
+SHAPE = (18, 20, 18)
 
 
 class Around:

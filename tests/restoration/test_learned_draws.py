@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
+from shrinking import VOXEL, Gain
 from torch import Tensor
 
 from cryoaae.models.general import GeneralRestorer, GeneralSpec
@@ -23,20 +23,8 @@ from cryoaae.restoration.learned_draws import Learned
 from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.volume import Volume
 
-SHAPE, VOXEL = (20, 36, 28), 20.0
+SHAPE = (20, 36, 28)
 WIDTHS = (2, 3, 4)
-
-
-class Gain(torch.nn.Module):
-    """A restorer that shrinks."""
-
-    halo, multiple = 0, 2
-    spec = SimpleNamespace(working_bin=1, voxel_size_angstrom=VOXEL, tomograms=[])
-
-    def forward(self, y: Tensor) -> Tensor:
-        return 0.7 * y
-
-    restore = forward
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from torch import Tensor
+from shrinking import VOXEL, Gain
 
 from cryoaae.cli import run as cli
 from cryoaae.errors import InputError, InterruptedRunError
@@ -32,24 +32,7 @@ from cryoaae.restoration.restore import restore
 from cryoaae.restoration.tomogram_draws import SampleOptions, TomogramDraws
 from cryoaae.runs.progress import NullProgress
 
-VOXEL = 10.0
 SHAPE = (15, 18, 22)
-
-
-class Gain(torch.nn.Module):
-    """A restorer that shrinks."""
-
-    halo, multiple = 0, 2
-
-    def __init__(self, gain: float = 0.7, working_bin: int = 1) -> None:
-        super().__init__()
-        self.gain = torch.nn.Parameter(torch.tensor(gain))
-        self.spec = SimpleNamespace(working_bin=working_bin, voxel_size_angstrom=VOXEL, tomograms=[])
-
-    def forward(self, y: Tensor) -> Tensor:
-        return self.gain * y
-
-    restore = forward
 
 
 @pytest.fixture(scope="module")

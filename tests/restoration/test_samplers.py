@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from shrinking import VOXEL, Gain
 
 from cryoaae.errors import InterruptedRunError
 from cryoaae.io.mrc import open_volume, write_volume
@@ -27,19 +26,7 @@ from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.runs.progress import NullProgress
 from cryoaae.volume import Volume
 
-SHAPE, VOXEL = (14, 18, 16), 20.0
-
-
-class Gain(torch.nn.Module):
-    """A restorer that shrinks."""
-
-    halo, multiple = 0, 2
-    spec = SimpleNamespace(working_bin=1, voxel_size_angstrom=VOXEL, tomograms=[])
-
-    def forward(self, y: Tensor) -> Tensor:
-        return 0.7 * y
-
-    restore = forward
+SHAPE = (14, 18, 16)
 
 
 class StopsAfterTheFirst(NullProgress):
