@@ -55,7 +55,7 @@ from cryoaae.nets.unet import UNet
 from cryoaae.nets.widening import widened
 from cryoaae.patches.imaging import CONDITIONS
 from cryoaae.runs.progress import ConsoleProgress
-from cryoaae.runs.resources import choose_device, keep_freed_memory, set_threads
+from cryoaae.runs.resources import choose_device, choose_precision, keep_freed_memory, set_threads
 from cryoaae.runs.signals import stop_on_signals
 from cryoaae.simulation.scenes import TILT_END_DEG, VOXEL_ANGSTROM, draw_scene
 
@@ -89,6 +89,7 @@ class TrainSettings:
     evaluations: int = 20
     patience: int = 1000
     steps: int | None = None
+    precision: str = "float32"
 
     @classmethod
     def read(cls, path: Path) -> TrainSettings:
@@ -116,7 +117,7 @@ def fit(settings: TrainSettings, start: Path | None, device: torch.device) -> No
         given = GeneralRestorer.load(start)
         network = widened(given.network, settings.widths)
         write_text(FOLDER / "before.json", json.dumps(given.spec.training))
-    model = GeneralFitting(network, settings.hidden_weight).to(device)
+    model = GeneralFitting(network, settings.hidden_weight, precision=choose_precision(settings.precision)).to(device)
     feed = SceneFeed(
         all_scenes(), held_out=settings.held_out_scenes, patch=settings.patch_size,
         blocks=settings.blocks, renew_every=settings.renew_every, batch_size=settings.batch_size,

@@ -68,11 +68,19 @@ class GeneralFitting(nn.Module):
         Weight of what was not measured.
     margin : int
         Voxels of the inputs ahead of the targets, which are shown and not judged; as many as are left lie behind.
+    precision : torch.dtype
+        Of the network's layers; weights, steps and the error stay in float32.
     """
 
-    def __init__(self, network: UNet, hidden_weight: float = 2.0, margin: int = 0) -> None:
+    def __init__(
+        self,
+        network: UNet,
+        hidden_weight: float = 2.0,
+        margin: int = 0,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.network, self.hidden_weight, self.margin = network, hidden_weight, margin
+        self.network, self.hidden_weight, self.margin, self.precision = network, hidden_weight, margin, precision
 
     def phases(self) -> list[Phase]:
         """One phase: the network's weights descend the error."""
@@ -89,7 +97,10 @@ class GeneralFitting(nn.Module):
         """Share of the Wiener estimate's error that is left, mean over the batch."""
         linear = batch.inputs[:, 1:]
         z, y, x = (slice(self.margin, self.margin + n) for n in batch.targets.shape[-3:])
-        estimates = linear + self.network(batch.inputs, batch.condition), linear
+        lower = torch.autocast(linear.device.type, self.precision, enabled=self.precision != torch.float32)
+        with lower:
+            added = self.network(batch.inputs, batch.condition)
+        estimates = linear + added.float(), linear
         errors = [estimate[..., z, y, x] - batch.targets for estimate in estimates]
         left, linear_left = (
             squared_error(error, batch.kept, batch.shell_weight, self.hidden_weight) for error in errors

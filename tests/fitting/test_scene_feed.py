@@ -178,3 +178,19 @@ def test_descending_lowers_the_error(files: list[Path]) -> None:
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.85 * losses[0]
+
+
+def test_at_half_precision_the_error_and_its_gradient_are_nearly_those_at_full(files: list[Path]) -> None:
+    torch.manual_seed(0)
+    network, (batch,) = UNet(widths=(4, 8), conditions=CONDITIONS), feed_of(files).held_out()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    found = []
+    for precision in (torch.float32, torch.bfloat16):
+        network.zero_grad()
+        error = GeneralFitting(network, precision=precision).error(batch)
+        error.backward()
+        found.append((error.item(), torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])))
+    (full, exact), (half, near) = found
+    assert half != full and half == pytest.approx(full, rel=0.02)
+    assert float(torch.cosine_similarity(exact, near, dim=0)) > 0.99
