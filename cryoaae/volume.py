@@ -11,6 +11,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+# What may be said of a tomogram: structures are brighter or darker than what surrounds them, or the data shall tell.
+DENSITY_SIGN = {"auto": 0, "bright": 1, "dark": -1}
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -29,6 +32,8 @@ class Volume:
         The file it came from.
     header : mapping
         What a writer must copy to stay true to the source (nstart, labels, extended header, ...).
+    contrast : int
+        1 if its structures are said to be bright, -1 if dark; 0: nobody said.
     """
 
     data: NDArray[Any]
@@ -36,6 +41,7 @@ class Volume:
     origin_angstrom_xyz: tuple[float, float, float] = (0.0, 0.0, 0.0)
     source: Path | None = None
     header: dict[str, Any] = field(default_factory=dict)
+    contrast: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -56,6 +62,10 @@ class Volume:
     def block(self, *slices_zyx: slice) -> NDArray[np.float32]:
         """Return a copy of a block, (z, y, x) float32, without reading the rest."""
         return np.array(self.data[slices_zyx], dtype=np.float32)
+
+    def cut(self, *slices_zyx: slice) -> Volume:
+        """Return a part as a volume of its own, with what was said of the whole."""
+        return replace(self, data=self.block(*slices_zyx), header={})
 
     def numpy(self) -> NDArray[np.float32]:
         """Return the whole volume as (z, y, x) float32."""

@@ -47,6 +47,7 @@ def command(
             "--precision", help="Of layers while fitting: float32, or bfloat16, which some processors are faster at."
         ),
     ] = None,
+    density: o.Density = None,
     init: Annotated[
         Path | None,
         typer.Option("--init", help="Run or weights to start from, not the restorer that comes along (`general`)."),
@@ -85,7 +86,7 @@ def command(
 
     settings = load_fit_config(
         preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed,
-        hold_out_deg=hold_out_deg, prior=prior, precision=precision,
+        hold_out_deg=hold_out_deg, prior=prior, precision=precision, density=density,
         start="general" if str(init) == "general" else None,
     )  # fmt: skip
     init = None if str(init) == "general" else init

@@ -24,6 +24,17 @@ def present(given: Path | list[Path] | None) -> Path | list[Path] | None:
     return given
 
 
+def known_density(given: str | None) -> str | None:
+    """Refuse an unknown word; None for what goes without saying."""
+    if given in (None, "auto"):
+        return None
+    from cryoaae.volume import DENSITY_SIGN
+
+    if given not in DENSITY_SIGN:
+        raise InputError("--density", f"{given!r} is none of {', '.join(DENSITY_SIGN)}", "give one of them")
+    return given
+
+
 Inputs = Annotated[list[Path] | None, typer.Argument(help="MRC files, a folder of them, or a tomograms STAR file.")]
 Even = Annotated[list[str] | None, typer.Option("--even", help="Even half: file, folder or quoted glob; repeatable.")]
 Odd = Annotated[list[str] | None, typer.Option("--odd", help="Odd half, paired with --even by name; repeatable.")]
@@ -38,6 +49,13 @@ Lenient = Annotated[bool, typer.Option("--lenient", help="Accept extra bytes aft
 FillNonfinite = Annotated[
     str | None, typer.Option("--fill-nonfinite", help="'median': fill NaN and Inf voxels with the median.")
 ]
+Density = Annotated[
+    str | None,
+    typer.Option(
+        "--density", metavar="auto|bright|dark", callback=known_density,
+        help="Whether structures are bright or dark, where a general restorer has to know; auto: the data tell.",
+    ),
+]  # fmt: skip
 Model = Annotated[
     Path | None,
     typer.Option(
@@ -97,9 +115,12 @@ def fill(value: str | None) -> bool:
     return value == "median"
 
 
-def opening(voxel_size: float | None, *, lenient: bool, fill_nonfinite: str | None) -> dict[str, Any]:
+def opening(
+    voxel_size: float | None, *, lenient: bool, fill_nonfinite: str | None, density: str | None = None
+) -> dict[str, Any]:
     """Keywords of `io.project.open_tomogram`, from the options of that name."""
-    return {"voxel_size_angstrom": voxel_size, "lenient": lenient, "fill_nonfinite": fill(fill_nonfinite)}
+    said = {} if density is None else {"density": density}
+    return {"voxel_size_angstrom": voxel_size, "lenient": lenient, "fill_nonfinite": fill(fill_nonfinite), **said}
 
 
 def contrast_transfer(

@@ -25,6 +25,7 @@ def command(
     tilt_axis: o.TiltAxis = "y",
     flip_tilts: o.FlipTilts = False,
     voxel_size: o.VoxelSize = None,
+    density: o.Density = None,
     adapt: Annotated[
         float | None,
         typer.Option("--adapt", help="First fit the general restorer further on these, so many minutes.", min=0.01),
@@ -75,8 +76,9 @@ def command(
     if stores:
         unused = {
             "--even": even, "--odd": odd, "--tilts": tilts, "--tilt-range": tilt_range, "--flip-tilts": flip_tilts,
-            "--voxel-size": voxel_size, "--adapt": adapt, "--halves": halves, "--defocus": defocus,
-            "--uncertainty": uncertainty, "--report": report, "--lenient": lenient, "--fill-nonfinite": fill_nonfinite,
+            "--voxel-size": voxel_size, "--density": density, "--adapt": adapt, "--halves": halves,
+            "--defocus": defocus, "--uncertainty": uncertainty, "--report": report, "--lenient": lenient,
+            "--fill-nonfinite": fill_nonfinite,
         }  # fmt: skip
         given = [name for name, value in unused.items() if value]
         if given or dtype != "float32":
@@ -96,7 +98,7 @@ def command(
     if not calibrate and not uncertainty:
         raise InputError("--no-calibrate", "given without --uncertainty", "give --uncertainty too")
     spread_draws = (16 if draws is None else draws) if uncertainty else 0
-    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
+    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite, density=density)
     transfers = o.contrast_transfer(defocus, voltage, cs, amplitude_contrast, phase_flipped)
     items: list[Any] = list(inputs or ())
     run = None

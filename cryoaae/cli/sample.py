@@ -22,6 +22,7 @@ def command(
     tilt_axis: o.TiltAxis = "y",
     flip_tilts: o.FlipTilts = False,
     voxel_size: o.VoxelSize = None,
+    density: o.Density = None,
     draws: Annotated[int, typer.Option("--draws", help="How many; more later go on from those that stand.")] = 16,
     sampler: Annotated[str, typer.Option("--sampler", help="learned, bootstrap, importance or langevin.")] = "learned",
     modes: Annotated[
@@ -86,7 +87,7 @@ def command(
         weights=weights, symmetries=symmetries, device=device, allow_scale=allow_scale,
         contrast_transfer=o.contrast_transfer(defocus, voltage, cs, amplitude_contrast, phase_flipped),
     )  # fmt: skip
-    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
+    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite, density=density)
     if dry_run:
         lines = plan_sampling(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,

@@ -21,6 +21,7 @@ def command(
     tilt_axis: o.TiltAxis = "y",
     flip_tilts: o.FlipTilts = False,
     voxel_size: o.VoxelSize = None,
+    density: o.Density = None,
     hold_out_deg: Annotated[
         float, typer.Option("--hold-out-deg", help="Width of the narrowest sector of tilts that is hidden, degrees.")
     ] = 15.0,
@@ -41,7 +42,7 @@ def command(
     from cryoaae.restoration.validate import ValidateOptions, plan_validation, validate
 
     chosen = ValidateOptions(hold_out_deg=hold_out_deg, seed=seed, device=device, allow_scale=allow_scale)
-    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
+    opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite, density=density)
     if dry_run:
         lines = plan_validation(
             inputs or (), output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,

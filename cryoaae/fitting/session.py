@@ -37,7 +37,7 @@ from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, me
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.resources import choose_precision
-from cryoaae.volume import Volume
+from cryoaae.volume import DENSITY_SIGN, Volume
 
 HELD_OUT_PATCHES = 8
 # Real patches, at most, that a transport prior sees before the first step, to measure its frame on.
@@ -200,7 +200,8 @@ def prepare(
     mean, skewness = _mean(spectra), float(np.mean([_skewness(s) for s in sources]))
     contrast, turns = (fitted.spec.contrast, fitted.spec.quarter_turns) if fitted else (1, 0)
     if isinstance(init, GeneralRestorer):
-        contrast, turns = 1 if skewness >= 0 else -1, quarter_turns(wedges[0])[0]
+        told = DENSITY_SIGN[settings.density]
+        contrast, turns = told or (1 if skewness >= 0 else -1), quarter_turns(wedges[0])[0]
     restorer = Restorer(
         RestorerSpec(
             working_bin=working_bin,

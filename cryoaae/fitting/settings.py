@@ -8,12 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 from cryoaae.errors import InputError
+from cryoaae.volume import DENSITY_SIGN
 
 PRIORS = ("none", "adversarial", "transport")
 STARTS = ("spectrum", "general")
 OPTIMISERS = ("muon", "adam")
 NETWORKS = ("unet", "autoencoder")
 PRECISIONS = ("float32", "bfloat16")
+DENSITIES = tuple(DENSITY_SIGN)
 LATENT_PRIORS = ("none", "adversarial", "mmd", "sinkhorn", "sliced", "kl")
 WIDTHS = (8, 32, 64)
 # A network that has learned nothing yet takes larger steps than one that has.
@@ -104,6 +106,10 @@ class FitSettings:
     evaluations : int
         Held-out evaluations over the budget.
     checkpoint_every_seconds, preview_every_seconds : float
+    precision : {"float32", "bfloat16"}
+        Of the layers while they are fitted.
+    density : {"auto", "bright", "dark"}
+        Whether structures are bright or dark, for a fit that starts from the general restorer; auto: the data tell.
     seed : int
     """
 
@@ -150,12 +156,14 @@ class FitSettings:
     checkpoint_every_seconds: float = 60.0
     preview_every_seconds: float = 120.0
     precision: str = "float32"
+    density: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         named = {
             "prior": PRIORS, "optimiser": OPTIMISERS, "start": STARTS, "network": NETWORKS,
             "latent_prior": LATENT_PRIORS, "precision": PRECISIONS,
+            "density": DENSITIES,
         }  # fmt: skip
         for field, known in named.items():
             value = getattr(self, field)

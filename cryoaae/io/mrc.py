@@ -22,7 +22,7 @@ from cryoaae.errors import InputError
 from cryoaae.io.mrc_header import HEADER_BYTES, MrcHeader, choose_voxel_size, parse_header
 from cryoaae.io.mrc_values import check_values
 from cryoaae.io.mrc_write import create_volume, write_volume
-from cryoaae.volume import Volume
+from cryoaae.volume import DENSITY_SIGN, Volume
 
 log = logging.getLogger("cryoaae")
 
@@ -42,6 +42,7 @@ def open_volume(
     lenient: bool = False,
     fill_nonfinite: bool = False,
     allow_constant: bool = False,
+    density: str | None = None,
 ) -> Volume:
     """Open a density map and look through every voxel of it once.
 
@@ -58,6 +59,8 @@ def open_volume(
         them are copied to memory; the file stays).
     allow_constant : bool
         Accept a map without contrast, such as an empty truth.
+    density : {"auto", "bright", "dark"}, optional
+        What is said of its structures.
 
     Returns
     -------
@@ -71,6 +74,8 @@ def open_volume(
         Naming the file, the field and what to do.
     """
     path = Path(path)
+    if density not in (None, *DENSITY_SIGN):
+        raise InputError("--density", f"{density!r} is none of {', '.join(DENSITY_SIGN)}", "give one of them")
     state = _file_state(path)
     try:
         header, extended, data = _read(path, state[0], lenient, fill_nonfinite)
@@ -91,7 +96,7 @@ def open_volume(
         "statistics": found,
         "state": state,
     }
-    volume = Volume(data, voxel, header.origin_angstrom_xyz, path, facts)
+    volume = Volume(data, voxel, header.origin_angstrom_xyz, path, facts, DENSITY_SIGN[density or "auto"])
     assert_unchanged(volume)
     return volume
 

@@ -157,6 +157,7 @@ def open_tomogram(
     voxel_size_angstrom: float | None = None,
     lenient: bool = False,
     fill_nonfinite: bool = False,
+    density: str | None = None,
 ) -> Tomogram:
     """Open the volumes of a tomogram and check that its halves can be halves of one.
 
@@ -170,8 +171,9 @@ def open_tomogram(
         if path is None:
             return None
         return open_volume(
-            path, voxel_size_angstrom=voxel_size_angstrom, lenient=lenient, fill_nonfinite=fill_nonfinite
-        )
+            path, voxel_size_angstrom=voxel_size_angstrom, lenient=lenient, fill_nonfinite=fill_nonfinite,
+            density=density,
+        )  # fmt: skip
 
     if item.even is not None and item.odd is not None:
         _refuse_same_file(item.even, item.odd)

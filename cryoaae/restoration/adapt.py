@@ -25,6 +25,7 @@ def adapt(
     *,
     minutes: float,
     precision: str = "float32",
+    density: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
     **keywords: Any,
@@ -38,6 +39,8 @@ def adapt(
     minutes : float
     precision : {"float32", "bfloat16"}
         Of the network's layers while they are fitted.
+    density : {"auto", "bright", "dark"}
+        What is said of the structures.
     seed : int
     overwrite : bool
         Start again where a run stands.
@@ -48,7 +51,7 @@ def adapt(
     ------
     InputError, ResourceError, FittingDivergedError, InterruptedRunError
     """
-    settings = FitSettings(minutes=minutes, precision=precision, seed=seed)
+    settings = FitSettings(minutes=minutes, precision=precision, density=density, seed=seed)
     run_path.parent.mkdir(exist_ok=True)
     resume = run_path.exists() and not overwrite
     return fit(list(items), run_path, settings=settings, resume=resume, overwrite=overwrite, **keywords)

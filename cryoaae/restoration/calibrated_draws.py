@@ -46,7 +46,6 @@ from cryoaae.restoration.turned_boxes import continued
 from cryoaae.restoration.validate import REGION
 from cryoaae.restoration.working import WorkingTomogram, normalisation_of
 from cryoaae.runs.progress import Progress
-from cryoaae.volume import Volume
 
 # The spread is measured on at most so many draws.
 MOST_MEASURED = 32
@@ -157,7 +156,7 @@ class _Calibration:
         part = [
             slice(s.start * bin_, min(s.stop * bin_, n)) for s, n in zip(self.region, whole[0].shape, strict=True)
         ]
-        cut = [Volume(volume.block(*part), volume.voxel_size_angstrom, source=volume.source) for volume in whole]
+        cut = [volume.cut(*part) for volume in whole]
         return WorkingTomogram.of(
             cut, sampling.item.wedge, sampling.restorer,
             options=replace(sampling.options.restoring, contrast_transfer=None),

@@ -26,8 +26,8 @@ from cryoaae.restoration.plain import plain
 from cryoaae.restoration.scored_volumes import Block, ScoredVolumes, Source, as_volume, read_scored
 from cryoaae.restoration.scored_words import best_null, particle_sentence, verdict
 from cryoaae.runs.progress import NullProgress, Progress
+from cryoaae.volume import DENSITY_SIGN
 
-DENSITY_SIGN = {"auto": 0.0, "bright": 1.0, "dark": -1.0}
 # Draws the structureless density that particles' thresholds are read from: the same for every evaluation.
 PARTICLE_SEED = 0
 TITLES = {

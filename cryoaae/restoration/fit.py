@@ -100,6 +100,7 @@ def fit(
             },
             opening={
                 "voxel_size_angstrom": voxel_size_angstrom, "lenient": lenient, "fill_nonfinite": fill_nonfinite,
+                "density": settings.density,
             },
         )  # fmt: skip
 

@@ -40,9 +40,11 @@ def settled(model: Any, volumes: Sequence[Volume], wedge: MissingWedge | None, *
     Raises
     ------
     InputError
-        When the density is constant, or a general restorer is not told the tilts.
+        When the density is constant, a general restorer is not told the tilts, or one that was fitted from there took
+        structures for the other contrast than is said now.
     """
     if not isinstance(model, GeneralRestorer):
+        _check_contrast(model, volumes[0].contrast)
         return model.of_the_mean() if of_mean and len(volumes) == 2 and isinstance(model, Restorer) else model
     if wedge is None:
         raise InputError("wedge", "a general restorer needs the tilts", "give the tilts or the tilt range")
@@ -60,13 +62,28 @@ def settled(model: Any, volumes: Sequence[Volume], wedge: MissingWedge | None, *
     )  # fmt: skip
 
 
+def _check_contrast(model: Any, said: int) -> None:
+    """Refuse to restore by the one contrast what a network was fitted to by the other."""
+    spec = model.spec if isinstance(model, Restorer) else None
+    # One that was fitted from the spectrum knows its tomograms' contrast by heart, and states none.
+    if spec is not None and said and spec.network.get("conditions") and spec.contrast != said:
+        problem = f"the model was fitted with structures taken to be {_shade(spec.contrast)}"
+        raise InputError("--density", problem, f"fit again with --density {_shade(said)}, or leave it out")
+
+
+def _shade(contrast: int) -> str:
+    return "bright" if contrast > 0 else "dark"
+
+
 def contrast_of(volumes: Sequence[Volume], working_bin: int) -> int:
-    """1 where structures are bright, -1 where they are dark: the sign of the density's skewness.
+    """1 where structures are bright, -1 where they are dark: as was said, else the sign of the density's skewness.
 
     Structures fill less than half of a specimen, so that they are the longer tail of the histogram of a density
     quiet enough to see it: the mean of the halves on the working grid, of a part in the middle.
     """
     whole = mean_volume(volumes)
+    if whole.contrast:
+        return whole.contrast
     edge = PART * working_bin
     start = [max(0, (n - edge) // 2) for n in whole.shape]
     count = [min(n, edge) // working_bin * working_bin for n in whole.shape]
@@ -90,10 +107,9 @@ def caveats(general: Any, model: Any, wedge: MissingWedge, *, noise_to_signal: f
     """
     if not isinstance(general, GeneralRestorer):
         return []
-    shade = "bright" if model.spec.contrast > 0 else "dark"
     like = general.spec.training.get(PARTICLES_LIKE)
     name = f"restorer fitted on simulated particles like those of {like}" if like else "general restorer (no fit)"
-    words = [f"{name}; structures taken to be {shade}"]
+    words = [f"{name}; structures taken to be {_shade(model.spec.contrast)}"]
     outside = general.outside(wedge, model.spec.working_bin * model.spec.voxel_size_angstrom, noise_to_signal)
     what_it_is = "restorer" if like else "general restorer"
     return words + [f"outside of what the {what_it_is} was trained on: {what}" for what in outside]

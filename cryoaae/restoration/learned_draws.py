@@ -100,9 +100,8 @@ class Faced:
         quarters, wedge = quarter_turns(tomogram.wedge)
         whole = mean_volume(volumes)
         told = Spectra(spectra.signal, spectra.noise / count, spectra.freq_max)
-        return cls._facing(
-            torch.from_numpy(whole.numpy()), told, wedge.solid(), quarters, contrast_of([whole], 1)
-        )  # fmt: skip
+        contrast = tomogram.contrast or contrast_of([whole], 1)
+        return cls._facing(torch.from_numpy(whole.numpy()), told, wedge.solid(), quarters, contrast)
 
     @classmethod
     def _facing(

@@ -75,7 +75,7 @@ def restore_part(
     if any(s.start >= s.stop for s in inner):
         raise InputError("part", f"no voxel of a tomogram of {shape}", "choose a place inside it")
     outer = [_with_context(s, n, bin_) for s, n in zip(inner, shape, strict=True)]
-    cut = [Volume(v.block(*outer), v.voxel_size_angstrom, source=v.source) for v in volumes]
+    cut = [volume.cut(*outer) for volume in volumes]
 
     def advance(voxels: float) -> None:
         told.check()

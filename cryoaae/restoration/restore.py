@@ -27,7 +27,7 @@ from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.work import MRC_SUFFIXES, Work, resolve_work
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.resources import keep_freed_memory, preflight, set_threads
-from cryoaae.volume import Volume
+from cryoaae.volume import DENSITY_SIGN, Volume
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,7 @@ def restore_array(
     wedge: MissingWedge | None = None,
     *,
     voxel_size_angstrom: float,
+    density: str = "auto",
     progress: Progress | None = None,
     options: RestoreOptions | None = None,
     **keywords: Any,
@@ -57,6 +58,8 @@ def restore_array(
         Without it nobody knows what was measured, and the network has its say everywhere (`data_consistency`).
     voxel_size_angstrom : float
         Must be within 10 % of what the model was fitted on.
+    density : {"auto", "bright", "dark"}
+        Whether structures are bright or dark, where a general restorer has to know; auto: the data tell.
     progress : Progress, optional
         Told of the progress, asked whether to stop.
     options : RestoreOptions, optional
@@ -81,7 +84,9 @@ def restore_array(
         raise InputError(
             "halves", f"shapes {[a.shape for a in arrays]}", "give volumes (z, y, x) of one shape"
         )
-    volumes = [Volume(a, voxel_size_angstrom) for a in arrays]
+    if density not in DENSITY_SIGN:
+        raise InputError("density", f"{density!r} is none of {', '.join(DENSITY_SIGN)}", "give one of them")
+    volumes = [Volume(a, voxel_size_angstrom, contrast=DENSITY_SIGN[density]) for a in arrays]
     if wedge is None:
         wedge = wedge_by_content(volumes[0], model)
     model = settled(model, volumes, wedge, of_mean=not chosen.halves)

@@ -228,10 +228,7 @@ class _Work:
 
     def tomogram(self, advance: Callable[[float], None] = lambda _: None) -> WorkingTomogram:
         """The checked part on the working grid."""
-        cut = [
-            Volume(volume.block(*self.region), volume.voxel_size_angstrom, source=volume.source)
-            for volume in self.volumes
-        ]
+        cut = [volume.cut(*self.region) for volume in self.volumes]
         return WorkingTomogram.of(
             cut, self.wedge, self.model, options=RestoreOptions(device=self.options.device),
             normalisation=normalisation_of(self.volumes, self.model), advance=advance,

@@ -55,6 +55,8 @@ class WorkingTomogram:
         Half turns that `restore` averages over, the identity among them.
     yielding : bool
         Whether the network yields to the data where they are sure (`data_consistency`), as in what is written.
+    contrast : int
+        What was said of it; see `Volume`.
     """
 
     halves: list[Tensor]
@@ -66,6 +68,7 @@ class WorkingTomogram:
     advance: Callable[[float], None] = field(default=_nothing)
     turns: tuple[tuple[int, ...], ...] = ((),)
     yielding: bool = True
+    contrast: int = 0
 
     @classmethod
     def of(
@@ -90,7 +93,10 @@ class WorkingTomogram:
         if normalisation is None:
             normalisation = normalisation_of(volumes, model)
         turns = wedge.half_turns() if options.symmetries else ((),)
-        made = cls([], wedge, model, plan, normalisation, bin_ * volumes[0].voxel_size_angstrom, advance, turns)
+        made = cls(
+            [], wedge, model, plan, normalisation, bin_ * volumes[0].voxel_size_angstrom, advance, turns,
+            contrast=volumes[0].contrast,
+        )  # fmt: skip
         made.halves.extend(made.bring(volume) for volume in volumes)
         return made
 

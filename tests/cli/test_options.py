@@ -24,13 +24,13 @@ OF_OUTPUT = OF_WORK | {"-o", "--overwrite", "--dry-run"}
 WANTED = {
     "simulate": OF_OUTPUT | {"--seed", "--tilt-range"},
     "fit": OF_OUTPUT | {
-        "--seed", "--device", "--even", "--odd", "--tilts", "--resume", "--init", "--set", "--precision",
+        "--seed", "--device", "--even", "--odd", "--tilts", "--resume", "--init", "--set", "--precision", "--density",
     },
     "restore": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--halves", "--keep-measured", "--model"}
-    | {"--uncertainty", "--draws", "--seed", "--precision"},
+    | {"--uncertainty", "--draws", "--seed", "--precision", "--density"},
     "sample": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--model", "--draws", "--seed"}
     | {"--sampler", "--modes", "--keep-draws", "--turns", "--gamma", "--temper", "--region", "--at", "--structure"},
-    "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg"},
+    "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg", "--density"},
     "evaluate": OF_WORK | {"-o", "--even", "--odd", "--tilts", "--truth", "--baselines"},
     "energy": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--turns", "--step"},
     "extract": OF_OUTPUT | {"--particles", "--box", "--pick", "--border", "--density", "--resume", "--tilts"},
@@ -160,6 +160,7 @@ MISUSED = {
     "option left out": (["embed", __file__, "-o", "y"], "--model"),
     "no number": (["fit", "x.mrc", "-o", "run", "--minutes", "abc"], "--minutes"),
     "one number for two": (["fit", "x.mrc", "-o", "run", "--tilt-range", "-60"], "--tilt-range"),
+    "neither bright nor dark": (["restore", __file__, "-o", "r.mrc", "--density", "grey"], "--density.*bright"),
     "too small": (["fit", "x.mrc", "-o", "run", "--steps", "0"], "--steps"),
 }
 

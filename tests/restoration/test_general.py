@@ -72,6 +72,40 @@ def test_dark_structures_come_back_dark(
     assert contrast_of(volumes, 1) == 1 == -contrast_of([Volume(-v.data, 20.0) for v in volumes], 1)
 
 
+def test_what_is_said_of_the_contrast_overrules_the_data(
+    general: GeneralRestorer, blobs: tuple[np.ndarray, list[np.ndarray]]
+) -> None:
+    _, halves = blobs
+    dark, bright = (
+        cryoaae.restore_array(*given, general, WEDGE, voxel_size_angstrom=20.0, density=said)  # type: ignore[call-overload]
+        for given, said in ((halves, "dark"), ([-half for half in halves], "bright"))
+    )
+    assert np.allclose(dark, -bright, atol=1e-3 * bright.std())
+    found = cryoaae.restore_array(*halves, general, WEDGE, voxel_size_angstrom=20.0)
+    assert np.abs(found - dark).max() > 0.1 * found.std()
+    with pytest.raises(InputError, match="grey"):
+        cryoaae.restore_array(*halves, general, WEDGE, voxel_size_angstrom=20.0, density="grey")
+
+
+def test_what_was_fitted_by_one_contrast_is_not_restored_by_the_other(
+    general: GeneralRestorer, blobs: tuple[np.ndarray, list[np.ndarray]]
+) -> None:
+    volumes = [Volume(half, 20.0) for half in blobs[1]]
+    fitted = settled(general, volumes, WEDGE, of_mean=False)
+    dark, bright = ([replace(volume, contrast=sign) for volume in volumes] for sign in (-1, 1))
+    assert settled(fitted, bright, WEDGE, of_mean=False) is fitted
+    with pytest.raises(InputError, match="taken to be bright"):
+        settled(fitted, dark, WEDGE)
+    assert settled(general, dark, WEDGE).spec.contrast == -1
+
+
+def test_a_part_keeps_what_was_said_of_the_whole() -> None:
+    whole = Volume(np.zeros((8, 8, 8), np.float32), 20.0, source=Path("t.mrc"), contrast=-1)
+    part = whole.cut(slice(2, 4), slice(0, 8), slice(3, 8))
+    assert (part.shape, part.contrast, part.source) == ((2, 8, 5), -1, whole.source)
+    assert mean_volume([whole, whole]).contrast == -1
+
+
 def test_a_tomogram_with_its_axis_along_x(
     general: GeneralRestorer, blobs: tuple[np.ndarray, list[np.ndarray]]
 ) -> None:
@@ -139,6 +173,8 @@ def test_the_command_needs_no_model_and_says_so(
     words = ["restore", *inputs_of(tiny), "-o", tmp_path / "r.mrc"]
     code, said = run(*words, "--dry-run")
     assert code == 0 and "general restorer" in said and not list(tmp_path.iterdir())
+    code, said = run(*words, "--dry-run", "--density", "dark")
+    assert code == 0 and "taken to be dark" in said
     code, said = run(*words)
     assert code == 0 and "general restorer (no fit); structures taken to be bright" in said
     restored = cryoaae.open_volume(tmp_path / "r.mrc").numpy()
@@ -146,8 +182,10 @@ def test_the_command_needs_no_model_and_says_so(
     # In the units of the input.
     assert restored.mean() == pytest.approx(given.mean(), abs=0.5)
     assert np.polyfit(restored.ravel(), given.ravel(), 1)[0] == pytest.approx(1.0, abs=0.25)
-    code, said = run(*words)
+    code, said = run(*words, "--density", "auto")
     assert code == 0 and "made before" in said
+    code, said = run(*words, "--density", "dark")
+    assert code == 2 and "--overwrite" in said  # what stands there was made by the other contrast
     code, said = run("restore", *inputs_of(tiny)[:4], "-o", tmp_path / "s.mrc")
     assert code == 2 and "--tilts" in said and not (tmp_path / "s.mrc").exists()
 
@@ -194,6 +232,10 @@ def test_a_fit_may_start_from_it(
     assert cryoaae.Restorer.load(tmp_path / "run").network.conditions > 0
     code, said = run(*words, *(w for s in kept for w in ("--set", s)), "--set", "presence=false", "--resume")
     assert code == 0, said
+    assert cryoaae.Restorer.load(tmp_path / "run").spec.contrast == 1
+    words[words.index(tmp_path / "run")] = tmp_path / "dark"
+    code, said = run(*words, *(w for s in kept for w in ("--set", s)), "--set", "presence=false", "--density", "dark")
+    assert code == 0 and cryoaae.Restorer.load(tmp_path / "dark").spec.contrast == -1
 
 
 @pytest.mark.parametrize("command", ["validate", "sample"])
