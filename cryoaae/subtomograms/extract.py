@@ -18,6 +18,7 @@ from cryoaae.io.star import read_star
 from cryoaae.io.store import PROVENANCE, StoreWriter, SubtomogramStore, other_facts, partial_path
 from cryoaae.io.tilt_series_star import TiltSeries, has_tilt_series, read_tilt_series, tilt_series_file
 from cryoaae.io.tilts import check_tilt_range, parse_tilt_axis, read_tilts
+from cryoaae.io.tomogram_files import PathLike, listed
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.progress import NullProgress, Progress
 from cryoaae.runs.provenance import file_facts, versions
@@ -27,11 +28,9 @@ from cryoaae.subtomograms.from_tomograms import BORDERS, tomogram_source
 from cryoaae.subtomograms.picking import pick_particles
 from cryoaae.subtomograms.source import Source
 
-PathLike = str | Path
 DENSITIES = ("bright", "dark")
 MINIMUM_BOX = 8
 SCORE = "rlnAutopickFigureOfMerit"
-
 
 @dataclass(frozen=True)
 class PickOptions:
@@ -163,23 +162,23 @@ def extract(
     InterruptedRunError
         When stopped; what was done is kept for `resume`.
     """
-    output, listed = Path(output), _listed(inputs)
+    output, given = Path(output), listed(inputs)
     chosen = ExtractOptions(box=box, **options)
     geometry = Geometry(tilts, tilt_range, tilt_axis, flip_tilts)
     if (particles is None) == (pick is None):
         raise InputError("--particles", "or --pick: one of them is needed", "give a particle list, or --pick")
     if pick is not None and chosen.coordinates != "auto":
         raise InputError("--coordinates", "is of --particles; proposals are in voxels", "leave it out")
-    check_store_output(output, [*listed, *([particles] if particles else [])], resume=resume, overwrite=overwrite)
+    check_store_output(output, [*given, *([particles] if particles else [])], resume=resume, overwrite=overwrite)
     picks: Path | None = None
     if pick is not None:
-        read, scores = propose(listed, pick, geometry, chosen)
+        read, scores = propose(given, pick, geometry, chosen)
         if not dry_run:
             particles = picks = output.with_name(f"{output.stem}_picks.star")
             write_particles(picks, read, columns={SCORE: [f"{s:.3f}" for s in scores]}, overwrite=True)
     if particles is not None:
         read = read_particles(particles, coordinates=chosen.coordinates)
-    source = find_source(listed, read, Path(particles or ""), geometry, chosen)
+    source = find_source(given, read, Path(particles or ""), geometry, chosen)
     result = ExtractResult(
         output, len(source.facts), box, source.voxel_size_angstrom, source.kind, source.counts, picks
     )
@@ -273,14 +272,10 @@ def _one_wedge(geometry: Geometry) -> MissingWedge:
     if geometry.tilt_range is not None and not geometry.tilts:
         check_tilt_range(*geometry.tilt_range)
         return MissingWedge(geometry.tilt_range, None, axis, geometry.flip_tilts)
-    files = _listed(geometry.tilts or ())
+    files = listed(geometry.tilts or ())
     if len(files) != 1 or geometry.tilt_range is not None:
         raise InputError("--tilts", "the wedge of the subtomograms is not known", "give one --tilts or --tilt-range")
     return MissingWedge.from_tilts(read_tilts(files[0]), tilt_axis_deg=axis, flipped=geometry.flip_tilts)
-
-
-def _listed(paths: Iterable[PathLike] | PathLike) -> list[PathLike]:
-    return [paths] if isinstance(paths, str | Path) else list(paths)
 
 
 def _about(source: Source, particles: Particles, options: ExtractOptions) -> dict[str, Any]:
