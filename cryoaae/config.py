@@ -91,6 +91,7 @@ class FitConfig(BaseModel):
     preview_every_seconds: Annotated[float, Field(ge=0)] = FitSettings.preview_every_seconds
     precision: Literal["float32", "bfloat16"] = "float32"
     density: Literal["auto", "bright", "dark"] = "auto"
+    mask: Literal["none", "auto"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = FitSettings.seed  # what torch takes
 
     @model_validator(mode="after")

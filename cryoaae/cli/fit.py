@@ -48,6 +48,7 @@ def command(
         ),
     ] = None,
     density: o.Density = None,
+    mask: o.Mask = None,
     init: Annotated[
         Path | None,
         typer.Option("--init", help="Run or weights to start from, not the restorer that comes along (`general`)."),
@@ -84,15 +85,17 @@ def command(
     from cryoaae.io.project import open_tomogram, pairs_table, resolve_inputs
     from cryoaae.runs.folder import RunFolder
 
+    mask_word, mask_files = o.masks(mask)
     settings = load_fit_config(
         preset=preset, file=config, overrides=overrides or (), minutes=minutes, steps=steps, seed=seed,
         hold_out_deg=hold_out_deg, prior=prior, precision=precision, density=density,
+        mask=mask_word,
         start="general" if str(init) == "general" else None,
     )  # fmt: skip
     init = None if str(init) == "general" else init
     items = resolve_inputs(
         inputs or (), even=even or (), odd=odd or (), tilts=tilts or None, tilt_range=tilt_range,
-        tilt_axis=tilt_axis, flip_tilts=flip_tilts,
+        tilt_axis=tilt_axis, flip_tilts=flip_tilts, mask=mask_files,
     )  # fmt: skip
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     sampler = _sampler(posterior, posterior_minutes, posterior_steps, settings.seed)
@@ -100,7 +103,7 @@ def command(
         from cryoaae.fitting.session import check_tomogram
         from cryoaae.restoration.fit_posterior import check_posterior, run_config
 
-        paths = [p for item in items for p in item.paths]
+        paths = [p for item in items for p in (*item.paths, item.mask) if p is not None]
         chosen = run_config(settings, init, keep_restorer=keep_restorer)
         RunFolder.check(output, chosen, inputs=paths, overwrite=overwrite, resume=resume)
         opened = [open_tomogram(item, **opening) for item in items]

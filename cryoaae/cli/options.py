@@ -56,6 +56,14 @@ Density = Annotated[
         help="Whether structures are bright or dark, where a general restorer has to know; auto: the data tell.",
     ),
 ]  # fmt: skip
+Mask = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask", metavar="P|auto|none",
+        help="Where fitting takes its patches from: a volume that is 1 where the specimen is (paired by name, "
+        "repeatable); auto: where there is structure; none, the default: everywhere.",
+    ),
+]  # fmt: skip
 Model = Annotated[
     Path | None,
     typer.Option(
@@ -113,6 +121,14 @@ def fill(value: str | None) -> bool:
     if value not in (None, "median"):
         raise InputError("--fill-nonfinite", f"'{value}' is not known", "give 'median'")
     return value == "median"
+
+
+def masks(given: list[str] | None) -> tuple[str | None, list[str]]:
+    """The word (``auto``, ``none``) and the files that --mask was given."""
+    words = [entry for entry in given or () if entry in ("auto", "none")]
+    if words and len(given or ()) > 1:
+        raise InputError("--mask", f"{words[0]} beside others", "give the one or the other")
+    return (words[0], []) if words else (None, list(given or ()))
 
 
 def opening(

@@ -30,6 +30,7 @@ def command(
         float | None,
         typer.Option("--adapt", help="First fit the general restorer further on these, so many minutes.", min=0.01),
     ] = None,
+    mask: o.Mask = None,
     halves: Annotated[bool, typer.Option("--halves", help="Also write the two restored halves.")] = False,
     keep_measured: Annotated[
         bool, typer.Option("--keep-measured", help="Put the measured Fourier coefficients back as they were.")
@@ -76,7 +77,7 @@ def command(
     if stores:
         unused = {
             "--even": even, "--odd": odd, "--tilts": tilts, "--tilt-range": tilt_range, "--flip-tilts": flip_tilts,
-            "--voxel-size": voxel_size, "--density": density, "--adapt": adapt, "--halves": halves,
+            "--voxel-size": voxel_size, "--density": density, "--mask": mask, "--adapt": adapt, "--halves": halves,
             "--defocus": defocus, "--uncertainty": uncertainty, "--report": report, "--lenient": lenient,
             "--fill-nonfinite": fill_nonfinite,
         }  # fmt: skip
@@ -91,6 +92,9 @@ def command(
             dry_run=dry_run, as_json=as_json, quiet=quiet, verbose=verbose,
         )  # fmt: skip
         return
+    if mask is not None and adapt is None:
+        raise InputError("--mask", "says where fitting takes its patches from, and nothing is fitted", "give --adapt")
+    mask_word, mask_files = o.masks(mask)
     if adapt is not None and model is not None:
         raise InputError("--adapt", "is for the general restorer", "leave --model out, or fit with --init MODEL")
     if draws is not None and not uncertainty:
@@ -109,7 +113,7 @@ def command(
         run = adapted_path(output)
         items = list(resolve_inputs(
             inputs or (), even=even or (), odd=odd or (), tilts=tilts or None, tilt_range=tilt_range,
-            tilt_axis=tilt_axis, flip_tilts=flip_tilts,
+            tilt_axis=tilt_axis, flip_tilts=flip_tilts, mask=mask_files,
         ))  # fmt: skip
     if dry_run:
         from cryoaae.restoration.engine import RestoreOptions
@@ -135,8 +139,8 @@ def command(
             from cryoaae.restoration.adapt import adapt as fit_further
 
             model = fit_further(
-                items, run, minutes=adapt, precision=precision, seed=seed, overwrite=overwrite, device=device,
-                threads=threads, progress=progress, **opening,
+                items, run, minutes=adapt, precision=precision, mask=mask_word or "none", seed=seed,
+                overwrite=overwrite, device=device, threads=threads, progress=progress, **opening,
             )  # fmt: skip
         results = restore(
             items, output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from cryoaae.nets.discriminators import MultiScaleDiscriminator
 from cryoaae.patches.imaging import conditions
 from cryoaae.patches.normalise import Normalisation, by_noise, measure_noise, noise_share_of, shared_normalisation
 from cryoaae.patches.pairs import BlockPool, BlockRecipe
+from cryoaae.patches.places import Places
 from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
 from cryoaae.physics.rotation import random_rotations
@@ -143,6 +143,13 @@ def _common_voxel_size(tomograms: list[Tomogram]) -> float:
     return float(np.mean(sizes))
 
 
+def _places(tomogram: Tomogram, source: TomogramSource, working_bin: int, settings: FitSettings) -> Places | None:
+    """Where patches are taken from."""
+    if tomogram.mask is not None:
+        return Places.of_mask(tomogram.mask, working_bin, source.working_shape_zyx)
+    return Places.of_structure(source.density, source.working_shape_zyx) if settings.mask == "auto" else None
+
+
 def _skewness(source: TomogramSource) -> float:
     """Third standardised moment of the source density: its sign tells the contrast."""
     x = source.density[:, ::4, ::4, ::4].double()
@@ -188,13 +195,15 @@ def prepare(
     ):
         normalisation = plain if noise is None or share <= 0 else by_noise(plain, noise, share)
         on_grid = spectrum.on_working_grid(working_bin, normalisation.scale)
-        shape = tuple(math.ceil(n / working_bin) for n in pair[0].shape)
-        held_out = choose_held_out(shape, settings.held_out_fraction, generator=generator)
         source = prepare_source(
-            tomogram.name, pair, wedge, normalisation, working_bin=working_bin, held_out=held_out,
+            tomogram.name, pair, wedge, normalisation, working_bin=working_bin, held_out=torch.zeros(0, 2, 3),
             noise=on_grid.noise, scratch=scratch,
         )  # fmt: skip
-        sources.append(source)
+        places = _places(tomogram, source, working_bin, settings)
+        held_out = choose_held_out(
+            source.working_shape_zyx, settings.held_out_fraction, generator=generator, places=places
+        )
+        sources.append(replace(source, held_out=held_out, places=places))
         spectra.append(on_grid)
         normalisations.append(normalisation.scale)
     mean, skewness = _mean(spectra), float(np.mean([_skewness(s) for s in sources]))

@@ -14,6 +14,7 @@ PRIORS = ("none", "adversarial", "transport")
 STARTS = ("spectrum", "general")
 OPTIMISERS = ("muon", "adam")
 NETWORKS = ("unet", "autoencoder")
+MASKS = ("none", "auto")
 PRECISIONS = ("float32", "bfloat16")
 DENSITIES = tuple(DENSITY_SIGN)
 LATENT_PRIORS = ("none", "adversarial", "mmd", "sinkhorn", "sliced", "kl")
@@ -110,6 +111,8 @@ class FitSettings:
         Of the layers while they are fitted.
     density : {"auto", "bright", "dark"}
         Whether structures are bright or dark, for a fit that starts from the general restorer; auto: the data tell.
+    mask : {"none", "auto"}
+        Where patches of a tomogram without a mask are taken from: everywhere alike, or where there is structure.
     seed : int
     """
 
@@ -157,13 +160,14 @@ class FitSettings:
     preview_every_seconds: float = 120.0
     precision: str = "float32"
     density: str = "auto"
+    mask: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
         named = {
             "prior": PRIORS, "optimiser": OPTIMISERS, "start": STARTS, "network": NETWORKS,
             "latent_prior": LATENT_PRIORS, "precision": PRECISIONS,
-            "density": DENSITIES,
+            "density": DENSITIES, "mask": MASKS,
         }  # fmt: skip
         for field, known in named.items():
             value = getattr(self, field)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoaae.errors import InputError
@@ -31,13 +31,14 @@ VOXEL_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class TomogramInput:
-    """The files of one tomogram: two halves, or a single volume, and its missing wedge."""
+    """The files of one tomogram: two halves, or a single volume, its missing wedge, and where there is something."""
 
     name: str
     even: Path | None
     odd: Path | None
     single: Path | None
     wedge: MissingWedge
+    mask: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -50,13 +51,14 @@ class TomogramInput:
 
 @dataclass(frozen=True)
 class Tomogram:
-    """The opened volumes of one tomogram; halves have the same shape and voxel size."""
+    """The opened volumes of one tomogram; halves, and the mask, have the same shape and voxel size."""
 
     name: str
     even: Volume | None
     odd: Volume | None
     single: Volume | None
     wedge: MissingWedge
+    mask: Volume | None = None
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
@@ -73,6 +75,7 @@ def resolve_inputs(
     tilt_axis: float | str = "y",
     flip_tilts: bool = False,
     default_wedge: MissingWedge | None = None,
+    mask: Iterable[PathLike] | PathLike | None = None,
 ) -> list[TomogramInput]:
     """Find the tomograms a user means, never by the order of names.
 
@@ -92,6 +95,8 @@ def resolve_inputs(
         Whether the angles have the opposite sign.
     default_wedge : MissingWedge, optional
         Used where neither tilts nor a range is given.
+    mask : paths, optional
+        Volumes that say where the specimen is (above one half), paired as tilt files are.
 
     Raises
     ------
@@ -111,10 +116,14 @@ def resolve_inputs(
     files = paired(expanded(even, "--even"), expanded(odd, "--odd")) if even else singles(inputs)
     axis = parse_tilt_axis(tilt_axis)
     wedges = _wedges(files, listed(tilts), tilt_range, axis, flip_tilts, default_wedge)
+    masks = expanded(listed(mask), "--mask")
     return [
-        TomogramInput(item.name, item.even, item.odd, item.single, wedge)
+        TomogramInput(
+            item.name, item.even, item.odd, item.single, wedge,
+            file_of(item, masks, len(files), option="--mask", kind="mask") if masks else None,
+        )
         for item, wedge in zip(files, wedges, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def split_inputs(
@@ -155,7 +164,7 @@ def open_tomogram(
     Raises
     ------
     InputError
-        When shapes or voxel sizes differ, or the halves are the same data.
+        When shapes or voxel sizes differ, the halves are the same data, or the mask leaves nothing.
     """
 
     def opened(path: Path | None) -> Volume | None:
@@ -169,9 +178,21 @@ def open_tomogram(
     if item.even is not None and item.odd is not None:
         refuse_same_file(item.even, item.odd)
     tomogram = Tomogram(item.name, opened(item.even), opened(item.odd), opened(item.single), item.wedge)
+    if item.mask is not None:
+        tomogram = replace(tomogram, mask=_open_mask(item.mask, tomogram.volumes[0]))
     if tomogram.even is not None and tomogram.odd is not None:
         _check_halves(tomogram.even, tomogram.odd)
     return tomogram
+
+
+def _open_mask(path: Path, volume: Volume) -> Volume:
+    mask = open_volume(path, voxel_size_angstrom=volume.voxel_size_angstrom, allow_constant=True)
+    if mask.shape != volume.shape:
+        shapes = " and ".join(" x ".join(map(str, each.shape)) for each in (mask, volume))
+        raise InputError(path, f"the mask and the tomogram have shapes {shapes} (z, y, x)", "give the tomogram's own")
+    if not any((plane > 0.5).any() for plane in mask.data):
+        raise InputError(path, "the mask leaves nothing", "give one that is 1 where the specimen is")
+    return mask
 
 
 def _check_halves(even: Volume, odd: Volume) -> None:

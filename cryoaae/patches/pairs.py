@@ -88,15 +88,14 @@ class PairBatch:
 def draw_recipe(
     sources: list[TomogramSource], *, generator: torch.Generator, axis_share: float = 0.0
 ) -> BlockRecipe:
-    """Draw tomogram (by volume), centre (uniform inside), rotation and half.
+    """Draw tomogram (by volume), centre (uniform inside, or by its places), rotation and half.
 
     Rotations are uniform on SO(3), or, a share of them, about the tilt axis alone. Those take the own
     wedge out of the way of the laboratory's and leave filaments and membranes as they lay.
     """
-    volumes = torch.tensor([float(torch.tensor(s.working_shape_zyx).prod()) for s in sources])
-    tomogram = int(torch.multinomial(volumes, 1, generator=generator))
-    shape = torch.tensor(sources[tomogram].working_shape_zyx)
-    centre = torch.rand(3, generator=generator) * (shape - 1)
+    tomogram = int(torch.multinomial(torch.tensor([s.volume for s in sources]), 1, generator=generator))
+    places, shape = sources[tomogram].places, torch.tensor(sources[tomogram].working_shape_zyx)
+    centre = torch.rand(3, generator=generator) * (shape - 1) if places is None else places.draw(generator)
     rotation = random_rotations(1, generator=generator)[0]
     about, turn = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
     if about < axis_share:

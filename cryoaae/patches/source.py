@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cryoaae.patches.normalise import Normalisation
+from cryoaae.patches.places import Places
 from cryoaae.patches.tiling import read_reflected
 from cryoaae.physics.fourier import irfft, radius, rfft, soft_lowpass
 from cryoaae.physics.resample import BAND_START, BAND_STOP, fourier_resample
@@ -25,6 +26,8 @@ from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
 IN_MEMORY_BYTES = 2 << 30
+# Boxes kept out of fitting lie so far within what patches are taken from.
+HELD_OUT_SHARE = 0.5
 TILE, HALO = 96, 16  # source tiles and their margin, in working voxels
 
 
@@ -46,6 +49,8 @@ class TomogramSource:
         Noise power of one channel on the working grid, per shell up to Nyquist.
     scratch : Path, optional
         Folder for arrays too large for memory.
+    places : Places, optional
+        Where patches are taken from; None: everywhere alike.
     """
 
     name: str
@@ -55,6 +60,12 @@ class TomogramSource:
     held_out: Tensor
     noise: Tensor
     scratch: Path | None = None
+    places: Places | None = None
+
+    @property
+    def volume(self) -> float:
+        """Working voxels that patches are taken from."""
+        return float(math.prod(self.working_shape_zyx)) if self.places is None else self.places.volume
 
     @property
     def has_halves(self) -> bool:
@@ -141,12 +152,17 @@ def allocate(shape: tuple[int, ...], name: str, scratch: Path | None) -> Tensor:
 
 
 def choose_held_out(
-    working_shape_zyx: tuple[int, int, int], fraction: float, *, generator: torch.Generator, edge: int = 32
+    working_shape_zyx: tuple[int, int, int],
+    fraction: float,
+    *,
+    generator: torch.Generator,
+    edge: int = 32,
+    places: Places | None = None,
 ) -> Tensor:
     """Draw boxes to keep out of fitting, (n, 2, 3) in working voxels.
 
     Boxes of about `edge` voxels (smaller where the tomogram is thin), as many as make up `fraction`
-    of the volume, on a grid so that they do not overlap; at least one.
+    of the volume, on a grid so that they do not overlap; at least one. With `places`, those that lie there.
     """
     if fraction <= 0:
         return torch.zeros(0, 2, 3)
@@ -155,11 +171,16 @@ def choose_held_out(
     sizes = [min(side, n) for n in working_shape_zyx]
     cells = [n // s for n, s in zip(working_shape_zyx, sizes, strict=True)]
     wanted = max(1, round(fraction * volume / math.prod(sizes)))
-    order = torch.randperm(math.prod(cells), generator=generator)[:wanted]
+    order = torch.randperm(math.prod(cells), generator=generator)
     boxes = []
     for cell in order.tolist():
         index = np.unravel_index(cell, cells)
         slack = [n - c * s for n, c, s in zip(working_shape_zyx, cells, sizes, strict=True)]
         low = [int(i) * s + k // 2 for i, s, k in zip(index, sizes, slack, strict=True)]
         boxes.append([low, [a + s for a, s in zip(low, sizes, strict=True)]])
-    return torch.tensor(boxes, dtype=torch.float32)
+    found = torch.tensor(boxes, dtype=torch.float32)
+    if places is None:
+        return found[:wanted]
+    shares = torch.tensor([places.share(box) for box in found])
+    wanted = max(1, round(wanted * places.volume / volume))
+    return found[torch.argsort((shares < HELD_OUT_SHARE).float(), stable=True)[:wanted]]

@@ -26,6 +26,7 @@ def adapt(
     minutes: float,
     precision: str = "float32",
     density: str = "auto",
+    mask: str = "none",
     seed: int = 0,
     overwrite: bool = False,
     **keywords: Any,
@@ -41,6 +42,8 @@ def adapt(
         Of the network's layers while they are fitted.
     density : {"auto", "bright", "dark"}
         What is said of the structures.
+    mask : {"none", "auto"}
+        Where patches are taken from, of tomograms that have no mask.
     seed : int
     overwrite : bool
         Start again where a run stands.
@@ -51,7 +54,7 @@ def adapt(
     ------
     InputError, ResourceError, FittingDivergedError, InterruptedRunError
     """
-    settings = FitSettings(minutes=minutes, precision=precision, density=density, seed=seed)
+    settings = FitSettings(minutes=minutes, precision=precision, density=density, mask=mask, seed=seed)
     run_path.parent.mkdir(exist_ok=True)
     resume = run_path.exists() and not overwrite
     return fit(list(items), run_path, settings=settings, resume=resume, overwrite=overwrite, **keywords)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import torch
 
 from cryoaae.errors import InputError
 from cryoaae.fitting.loop import Loop, run
-from cryoaae.fitting.session import check_start, check_tomogram, prepare
+from cryoaae.fitting.session import Session, check_start, check_tomogram, prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest
 from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs, split_inputs
@@ -36,6 +37,7 @@ def fit(
     tilt_range: tuple[float, float] | None = None,
     tilt_axis: str | float = "y",
     flip_tilts: bool = False,
+    mask: Sequence[Path | str] | Path | str | None = None,
     settings: FitSettings | None = None,
     init: Path | str | None = None,
     posterior: SamplerSettings | None = None,
@@ -57,7 +59,7 @@ def fit(
         Single volumes, or inputs resolved already; or give `even` and `odd`.
     run_path : path
         Run folder to make: ``model.safetensors``, checkpoints, ``metrics.csv``, previews.
-    even, odd, tilts, tilt_range, tilt_axis, flip_tilts
+    even, odd, tilts, tilt_range, tilt_axis, flip_tilts, mask
         As on the command line; see `io.project.resolve_inputs`.
     settings : FitSettings, optional
         Default: the `fast` preset.
@@ -96,7 +98,7 @@ def fit(
             resume=resume, overwrite=overwrite, progress=progress,
             geometry={
                 "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
-                "flip_tilts": flip_tilts,
+                "flip_tilts": flip_tilts, "mask": mask,
             },
             opening={
                 "voxel_size_angstrom": voxel_size_angstrom, "lenient": lenient, "fill_nonfinite": fill_nonfinite,
@@ -124,7 +126,7 @@ def _fit_here(
     rank, count = ranks()
     _check_shares(settings, count)
     items = as_items(inputs, **geometry)
-    paths = [p for item in items for p in item.paths]
+    paths = [p for item in items for p in (*item.paths, item.mask) if p is not None]
     config = run_config(settings, init, keep_restorer=keep_restorer)
     if not resume and rank == 0:  # else the folder is compared with the inputs when it is taken up again
         RunFolder.check(run_path, config, overwrite=overwrite)
@@ -156,6 +158,7 @@ def _fit_here(
             progress.start("measuring spectra, preparing patches", None, "")
             session = prepare(tomograms, settings, device=device, scratch=folder.path / "scratch", init=start)
             progress.finish()
+            _say_places(session, progress)
             if resume:
                 _resume(session.loop, folder.path)
             begin_anew(folder.path)
@@ -206,6 +209,14 @@ def as_items(
     """Resolve paths, or take inputs that were resolved already; keywords of `resolve_inputs`."""
     paths, resolved = split_inputs(inputs)
     return resolved or resolve_inputs(paths, **keywords)
+
+
+def _say_places(session: Session, progress: Progress) -> None:
+    """How much of a tomogram patches are taken from, where that is not all."""
+    for source in session.feed.pool.sources:
+        if source.places is not None:
+            share = source.volume / math.prod(source.working_shape_zyx)
+            progress.message(f"{source.name}: patches are taken from {100 * share:.0f} % of it")
 
 
 def _warn_singles(tomograms: list[Tomogram], progress: Progress) -> None:

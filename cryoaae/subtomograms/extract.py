@@ -32,6 +32,7 @@ DENSITIES = ("bright", "dark")
 MINIMUM_BOX = 8
 SCORE = "rlnAutopickFigureOfMerit"
 
+
 @dataclass(frozen=True)
 class PickOptions:
     """How particles are proposed in a restored tomogram; see `subtomograms.picking`."""

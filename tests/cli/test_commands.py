@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from cryoaae.cli import run
+from cryoaae.io.mrc import write_volume
 
 
 @pytest.fixture
@@ -112,6 +113,32 @@ def test_row_41_same_halves(inputs, tmp_path, capsys) -> None:
 def test_row_43_tilt_ranges(tilts, inputs, tmp_path, capsys) -> None:
     arguments = ["--even", str(inputs["even"]), "--odd", str(inputs["odd"]), "--tilt-range", *tilts]
     refused(capsys, ["fit", *arguments, "-o", str(tmp_path / "run")], "tilt")
+
+
+@pytest.mark.parametrize(("shape", "value", "words"), [((44, 48, 45), 1.0, "shapes"), ((44, 48, 46), 0.3, "nothing")])
+def test_row_49_masks(shape, value, words, inputs, tmp_path, capsys) -> None:
+    write_volume(tmp_path / "mask.mrc", np.full(shape, value, np.float32), voxel_size_angstrom=10.0)
+    given = [*options(inputs), "--mask", str(tmp_path / "mask.mrc")]
+    refused(capsys, ["fit", *given, "-o", str(tmp_path / "run")], "mask.mrc", words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_patches_are_taken_from_a_mask(inputs, tiny_settings, tmp_path, capsys) -> None:
+    mask = np.zeros((44, 48, 46), np.float32)
+    mask[:22] = 1
+    write_volume(tmp_path / "mask.mrc", mask, voxel_size_angstrom=1.0)  # what its header says does not count
+    given = [*options(inputs), "--steps", "1", *tiny_settings]
+    assert run(["fit", *given, "-o", str(tmp_path / "half"), "--mask", str(tmp_path / "mask.mrc")]) == 0
+    said = capsys.readouterr()
+    assert re.search(r"patches are taken from (4[6-9]|5[0-4]) % of it", said.out + said.err)
+    resumed = ["fit", *given, "-o", str(tmp_path / "half"), "--resume"]
+    refused(capsys, resumed, "half|inputs")  # of other inputs
+    assert run(["fit", *given, "-o", str(tmp_path / "found"), "--mask", "auto"]) == 0
+    said = capsys.readouterr()
+    assert "% of it" in said.out + said.err
+    assert run(["fit", *given, "-o", str(tmp_path / "all"), "--mask", "none"]) == 0
+    said = capsys.readouterr()
+    assert "% of it" not in said.out + said.err
 
 
 def test_left_over_name_is_refused_with_the_nearest(inputs, tmp_path, capsys) -> None:

@@ -30,7 +30,8 @@ WANTED = {
     | {"--uncertainty", "--draws", "--seed", "--precision", "--density"},
     "sample": OF_OUTPUT | {"--device", "--even", "--odd", "--tilts", "--model", "--draws", "--seed"}
     | {"--sampler", "--modes", "--keep-draws", "--turns", "--gamma", "--temper", "--region", "--at", "--structure"},
-    "validate": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg", "--density"},
+    "validate": OF_OUTPUT
+    | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--hold-out-deg", "--density"},
     "evaluate": OF_WORK | {"-o", "--even", "--odd", "--tilts", "--truth", "--baselines"},
     "energy": OF_OUTPUT | {"--seed", "--device", "--even", "--odd", "--tilts", "--model", "--turns", "--step"},
     "extract": OF_OUTPUT | {"--particles", "--box", "--pick", "--border", "--density", "--resume", "--tilts"},
@@ -161,6 +162,8 @@ MISUSED = {
     "no number": (["fit", "x.mrc", "-o", "run", "--minutes", "abc"], "--minutes"),
     "one number for two": (["fit", "x.mrc", "-o", "run", "--tilt-range", "-60"], "--tilt-range"),
     "neither bright nor dark": (["restore", __file__, "-o", "r.mrc", "--density", "grey"], "--density.*bright"),
+    "a mask for nothing": (["restore", __file__, "-o", "r.mrc", "--mask", "auto"], "--mask.*--adapt"),
+    "two masks in one": (["fit", __file__, "-o", "run", "--mask", "auto", "--mask", "m.mrc"], "auto beside others"),
     "too small": (["fit", "x.mrc", "-o", "run", "--steps", "0"], "--steps"),
 }
 
