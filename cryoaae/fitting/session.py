@@ -32,14 +32,16 @@ from cryoaae.patches.imaging import conditions
 from cryoaae.patches.normalise import Normalisation, by_noise, measure_noise, noise_share_of, shared_normalisation
 from cryoaae.patches.pairs import BlockPool, BlockRecipe
 from cryoaae.patches.places import Places
-from cryoaae.patches.source import TomogramSource, choose_held_out, prepare_source
+from cryoaae.patches.source import IN_MEMORY_BYTES, TomogramSource, choose_held_out, prepare_source, source_bytes
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.runs.resources import choose_precision
+from cryoaae.runs.resources import available_memory_bytes, choose_precision, preflight
 from cryoaae.volume import DENSITY_SIGN, Volume
 
 HELD_OUT_PATCHES = 8
+# What a fit needs beside its sources: blocks, features, their gradients.
+FIT_BYTES = 1.5e9
 # Real patches, at most, that a transport prior sees before the first step, to measure its frame on.
 FRAME_PATCHES = 512
 # Blocks, at most, by which codes are brought to the units of their prior before the first step.
@@ -143,6 +145,17 @@ def _common_voxel_size(tomograms: list[Tomogram]) -> float:
     return float(np.mean(sizes))
 
 
+def _room(
+    shapes_zyx: list[tuple[int, int, int]], channels: int, working_bin: int, settings: FitSettings, scratch: Path
+) -> Path | None:
+    """Where sources are kept: None is in memory; refuse what fits neither there nor on the disk."""
+    needed = sum(source_bytes(shape, channels, working_bin) for shape in shapes_zyx)
+    needed *= 2 if settings.refills else 1
+    in_memory = needed <= min(IN_MEMORY_BYTES, 0.5 * available_memory_bytes())
+    preflight(FIT_BYTES + (needed if in_memory else 0), 0 if in_memory else needed, scratch)
+    return None if in_memory else scratch
+
+
 def _places(tomogram: Tomogram, source: TomogramSource, working_bin: int, settings: FitSettings) -> Places | None:
     """Where patches are taken from."""
     if tomogram.mask is not None:
@@ -183,6 +196,7 @@ def prepare(
         working_bin = min(
             choose_working_bin(s, v[0].shape, voxel_size_angstrom=voxel_size) for s, v in zip(raw, volumes, strict=True)
         )
+    kept_in = _room([v[0].shape for v in volumes], len(volumes[0]), working_bin, settings, scratch)
     sources, spectra, normalisations = [], [], []
     # Of all tilts, as when restoring: hidden ones must not make the others louder.
     measured = [shared_normalisation(v, working_bin) for v in volumes]
@@ -197,7 +211,7 @@ def prepare(
         on_grid = spectrum.on_working_grid(working_bin, normalisation.scale)
         source = prepare_source(
             tomogram.name, pair, wedge, normalisation, working_bin=working_bin, held_out=torch.zeros(0, 2, 3),
-            noise=on_grid.noise, scratch=scratch,
+            noise=on_grid.noise, scratch=kept_in,
         )  # fmt: skip
         places = _places(tomogram, source, working_bin, settings)
         held_out = choose_held_out(

@@ -1,8 +1,8 @@
 """Tomograms prepared for fitting: normalised, band-limited, ready to be sampled at any rotation.
 
 The source grid is twice as fine as the working grid and prefiltered for cubic-spline sampling, so
-that a rotated patch costs one interpolation. It lives in memory when small, else in a scratch file
-that is mapped and can be rebuilt at any time.
+that a rotated patch costs one interpolation. It lives in memory when all that is fitted together is small, else in
+scratch files that are mapped and can be rebuilt at any time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from cryoaae.physics.rotation import OVERSAMPLING, spline_prefilter
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
-IN_MEMORY_BYTES = 2 << 30
+# Sources of all tomograms that are fitted together, filled ones among them.
+IN_MEMORY_BYTES = 4 << 30
 # Boxes kept out of fitting lie so far within what patches are taken from.
 HELD_OUT_SHARE = 0.5
 TILE, HALO = 96, 16  # source tiles and their margin, in working voxels
@@ -48,7 +49,7 @@ class TomogramSource:
     noise : (shells,)
         Noise power of one channel on the working grid, per shell up to Nyquist.
     scratch : Path, optional
-        Folder for arrays too large for memory.
+        Folder of its arrays, if they are not kept in memory.
     places : Places, optional
         Where patches are taken from; None: everywhere alike.
     """
@@ -95,6 +96,11 @@ def to_source_grid(block: Tensor, working_bin: int) -> Tensor:
     return irfft(rfft(fine) * factor, shape)
 
 
+def source_bytes(shape_zyx: tuple[int, int, int], channels: int, working_bin: int) -> int:
+    """Size of the source of a tomogram of so many voxels."""
+    return 4 * channels * math.prod(_padded(n, working_bin) // working_bin * OVERSAMPLING for n in shape_zyx)
+
+
 def prepare_source(
     name: str,
     volumes: list[Volume],
@@ -121,7 +127,7 @@ def prepare_source(
     noise : (shells,)
         Noise power on the working grid, kept with the source.
     scratch : Path, optional
-        Folder for a memory-mapped scratch file when the source is too large for memory.
+        Folder for a memory-mapped scratch file; None: in memory.
     """
     shape = volumes[0].shape
     z_size, y_size, x_size = (_padded(n, working_bin) // working_bin for n in shape)
@@ -143,8 +149,8 @@ def prepare_source(
 
 
 def allocate(shape: tuple[int, ...], name: str, scratch: Path | None) -> Tensor:
-    """Uninitialised float32 array, in memory when small, else a mapped file in `scratch`."""
-    if scratch is None or math.prod(shape) * 4 <= IN_MEMORY_BYTES:
+    """Uninitialised float32 array, in memory or a mapped file in `scratch`."""
+    if scratch is None:
         return torch.empty(shape)
     scratch.mkdir(parents=True, exist_ok=True)
     mapped = np.lib.format.open_memmap(scratch / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape)

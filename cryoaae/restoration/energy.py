@@ -20,7 +20,7 @@ from cryoaae.matching.reference import ReferenceReferee
 from cryoaae.matching.structure import Clouds, Microscope, require_halves
 from cryoaae.models.restorer import Restorer
 from cryoaae.patches.normalise import Normalisation
-from cryoaae.patches.source import prepare_source
+from cryoaae.patches.source import IN_MEMORY_BYTES, prepare_source, source_bytes
 from cryoaae.restoration.energy_descent import Place, descended
 from cryoaae.restoration.energy_map import EnergyMap, energy_map
 from cryoaae.restoration.engine import FACE_PAD
@@ -283,9 +283,11 @@ def _checked(
 
 def _clouds(work: _Work, normalisation: Normalisation, folder: Path, options: EnergyOptions) -> Clouds:
     """The tomogram's halves as the prior draws from them."""
+    volumes, working_bin = list(work.tomogram.volumes), work.restorer.spec.working_bin
+    large = source_bytes(volumes[0].shape, len(volumes), working_bin) > IN_MEMORY_BYTES
     source = prepare_source(
-        work.tomogram.name, list(work.tomogram.volumes), work.tomogram.wedge, normalisation,
-        working_bin=work.restorer.spec.working_bin, held_out=torch.zeros(0, 2, 3), noise=torch.ones(1), scratch=folder,
+        work.tomogram.name, volumes, work.tomogram.wedge, normalisation, working_bin=working_bin,
+        held_out=torch.zeros(0, 2, 3), noise=torch.ones(1), scratch=folder if large else None,
     )  # fmt: skip
     return Clouds(
         [source], patch=int(work.spec["patch"]), block=int(work.spec["block"]),
