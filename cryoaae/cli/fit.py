@@ -82,7 +82,7 @@ def command(
 ) -> None:
     """Fit a restorer on your own tomograms (halves where you have them) and write a run folder."""
     from cryoaae.config import load_fit_config
-    from cryoaae.io.project import open_tomogram, pairs_table, resolve_inputs
+    from cryoaae.io.project import files_of, open_tomogram, pairs_table, resolve_inputs
     from cryoaae.runs.folder import RunFolder
 
     mask_word, mask_files = o.masks(mask)
@@ -103,7 +103,7 @@ def command(
         from cryoaae.fitting.session import check_tomogram
         from cryoaae.restoration.fit_posterior import check_posterior, run_config
 
-        paths = [p for item in items for p in (*item.paths, item.mask) if p is not None]
+        paths = files_of(items)
         chosen = run_config(settings, init, keep_restorer=keep_restorer)
         RunFolder.check(output, chosen, inputs=paths, overwrite=overwrite, resume=resume)
         opened = [open_tomogram(item, **opening) for item in items]

@@ -126,6 +126,12 @@ def resolve_inputs(
     ]  # fmt: skip
 
 
+def files_of(items: Sequence[TomogramInput]) -> list[Path]:
+    """All that is read: volumes of all tomograms, then their masks."""
+    masks = [item.mask for item in items if item.mask is not None]
+    return [path for item in items for path in item.paths] + masks
+
+
 def split_inputs(
     inputs: Iterable[PathLike | TomogramInput] | PathLike | TomogramInput,
 ) -> tuple[list[PathLike], list[TomogramInput]]:

@@ -16,7 +16,15 @@ from cryoaae.fitting.loop import Loop, run
 from cryoaae.fitting.session import Session, check_start, check_tomogram, prepare
 from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest
-from cryoaae.io.project import Tomogram, TomogramInput, open_tomogram, pairs_table, resolve_inputs, split_inputs
+from cryoaae.io.project import (
+    Tomogram,
+    TomogramInput,
+    files_of,
+    open_tomogram,
+    pairs_table,
+    resolve_inputs,
+    split_inputs,
+)
 from cryoaae.models.general import load_any
 from cryoaae.restoration.fit_posterior import begin_anew, check_posterior, ended, fit_posterior, keep, run_config
 from cryoaae.restoration.fit_recorder import Recorder
@@ -126,7 +134,7 @@ def _fit_here(
     rank, count = ranks()
     _check_shares(settings, count)
     items = as_items(inputs, **geometry)
-    paths = [p for item in items for p in (*item.paths, item.mask) if p is not None]
+    paths = files_of(items)
     config = run_config(settings, init, keep_restorer=keep_restorer)
     if not resume and rank == 0:  # else the folder is compared with the inputs when it is taken up again
         RunFolder.check(run_path, config, overwrite=overwrite)

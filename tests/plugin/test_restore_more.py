@@ -123,6 +123,8 @@ def test_the_general_restorer_is_adapted_as_the_command_does_it(
     assert panel.form.request()._settings() == FitSettings(minutes=5.5)
     box.settings.setText("seed=4 patch_size=32")
     assert panel.form.request()._settings() == FitSettings(minutes=5.5, seed=4, patch_size=32)
+    panel.form.density.setCurrentText("dark")
+    assert panel.form.request()._settings() == FitSettings(minutes=5.5, seed=4, patch_size=32, density="dark")
 
 
 # -- the general restorer ------------------------------------------------------------------------
@@ -144,6 +146,7 @@ def test_a_first_restoration_needs_no_model_and_no_fit(
     panel.form.symmetries.setChecked(False)
     panel.form.defocus.setValue(4.0)
     panel.form.flipped.setChecked(False)
+    panel.form.density.setCurrentText("dark")
     request = panel.form.request()
     panel.restore_button.click()
     wait_until(lambda: panel.job is None, LONG)
@@ -151,6 +154,7 @@ def test_a_first_restoration_needs_no_model_and_no_fit(
     expected = restore_array(
         open_volume(even).numpy(), open_volume(odd).numpy(), GeneralRestorer.bundled(), request.wedge.build(),
         voxel_size_angstrom=10.0, device="cpu", contrast_transfer=ContrastTransfer((4.0,), phase_flipped=False),
+        density="dark",
     )  # fmt: skip
     assert np.abs(layer.data - expected).max() < 1e-3 * expected.std()
     said = {title: dict(lines) for title, lines in provenance(facts_of(layer))}

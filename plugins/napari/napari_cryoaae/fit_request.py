@@ -99,9 +99,12 @@ class FitRequest:
     def _settings(self) -> Any:
         from cryoaae.config import load_fit_config
 
+        density = self.restoring.density
         if self.preset != ADAPT:
-            return load_fit_config(preset=self.preset, overrides=self.overrides, minutes=self.minutes)
-        return load_fit_config(overrides=self.overrides, minutes=self.minutes or ADAPT_MINUTES)
+            return load_fit_config(
+                preset=self.preset, overrides=self.overrides, minutes=self.minutes, density=density
+            )
+        return load_fit_config(overrides=self.overrides, minutes=self.minutes or ADAPT_MINUTES, density=density)
 
     def _inputs(self) -> dict[str, Any]:
         if self.restoring.wedge is None:

@@ -113,7 +113,7 @@ class Previewer:
         return Preview(data, (z, y, x), weights_of(request.model), stated, digest, took, lacks)
 
     def _opened(self, request: RestoreRequest, progress: Progress) -> tuple[Any, ...]:
-        key = (request.model, request.first, request.odd, request.wedge, request.voxel_size_angstrom)
+        key = (request.model, request.first, request.odd, request.wedge, *request.opening.values())
         weights = request.model / WEIGHTS if request.model.is_dir() else request.model
         files = (path for path in (weights, request.first, request.odd) if path is not None and path.exists())
         stamps = [path.stat().st_mtime_ns for path in files]
@@ -150,7 +150,7 @@ def _open(request: RestoreRequest, progress: Progress) -> tuple[Any, ...]:
     from cryoaae.restoration.general import seen_by, settled
     from cryoaae.restoration.working import normalisation_of
 
-    opening = {"voxel_size_angstrom": request.voxel_size_angstrom}
+    opening = request.opening
     restorer = load_any(request.model)
     what = request.inputs()
     (item,) = resolve_with_model(what.pop("inputs", ()), restorer, what, opening)

@@ -52,7 +52,7 @@ def restore_command(made: Restoration, model: Run | GeneralModel | None) -> str:
     words += ["--keep-measured"] if options.get("keep_measured") else []
     words += [] if options.get("symmetries") else ["--no-symmetries"]
     words += ["--dtype", settings["dtype"]] if settings.get("dtype", "float32") != "float32" else []
-    return shlex.join([*words, *_voxel_size(settings), *_contrast(settings)])
+    return shlex.join([*words, *_stated(settings), *_contrast(settings)])
 
 
 def spread_command(spread: SpreadRecord, model: Run | GeneralModel | None) -> str:
@@ -73,7 +73,7 @@ def spread_command(spread: SpreadRecord, model: Run | GeneralModel | None) -> st
     if spread.whole_folder:
         words += ["--modes", str(_chosen(spread, "modes", 4))]
         words += [] if _chosen(spread, "keep_draws", True) else ["--no-draws"]
-    return shlex.join([*words, *_voxel_size(made_from), *_contrast(made_from)])
+    return shlex.join([*words, *_stated(made_from), *_contrast(made_from)])
 
 
 def fit_command(run: Run) -> str:
@@ -84,6 +84,8 @@ def fit_command(run: Run) -> str:
         words += _inputs([str(next(facts)["path"]) for _ in tomogram["digests"]])
     if run.tomograms:
         words += _tilts(StatedWedge.of(run.tomograms[0]))
+    for mask in facts:
+        words += ["--mask", str(mask["path"])]
     return shlex.join([*words, "--config", str(run.path / "config.yaml"), "-o", str(run.path)])
 
 
@@ -198,10 +200,12 @@ def _contrast(settings: Mapping[str, Any]) -> list[str]:
     return ["--defocus", f"{facts['defocus_um'][0]:g}", *stated, *flipped]
 
 
-def _voxel_size(settings: Mapping[str, Any]) -> list[str]:
-    """The option that overrules what the files say, where it was given."""
-    voxel = (settings.get("opening") or {}).get("voxel_size_angstrom")
-    return ["--voxel-size", f"{voxel:g}"] if voxel else []
+def _stated(settings: Mapping[str, Any]) -> list[str]:
+    """Options that overrule what files say or data show, where they were given."""
+    opening = settings.get("opening") or {}
+    voxel, density = opening.get("voxel_size_angstrom"), opening.get("density")
+    said = ["--voxel-size", f"{voxel:g}"] if voxel else []
+    return [*said, "--density", str(density)] if density else said
 
 
 def _inputs(paths: list[str]) -> list[str]:

@@ -43,6 +43,7 @@ NO_ODD = "none: a single volume"
 USE, FIT = "a model at hand", "a model fitted on these volumes first"
 WITHOUT = "the general restorer, which comes along"
 DEVICES = ("auto", "cpu", "cuda")
+DENSITIES = {"as the data show": None, "bright": "bright", "dark": "dark"}
 MOST_DRAWS, MOST_DEFOCUS_UM = 64, 49.0
 
 
@@ -97,6 +98,10 @@ class RestoreForm(QScrollArea):
         self.voxel.setDecimals(3)
         self.voxel.setSuffix(" Å")
         self.voxel.setSpecialValueText("as the files say")
+        self.density = QComboBox()
+        for text, said in DENSITIES.items():
+            self.density.addItem(text, said)
+        self.density.setToolTip("what the general restorer, and a fit that starts there, take structures to be")
         self.defocus = QDoubleSpinBox()
         self.defocus.setRange(0.0, MOST_DEFOCUS_UM)
         self.defocus.setSingleStep(0.5)
@@ -134,6 +139,7 @@ class RestoreForm(QScrollArea):
         form.addRow("Tilts", row(self.known, self.unknown, None))
         form.addRow(self.wedge)
         form.addRow("Voxel size", self.voxel)
+        form.addRow("Structures are", self.density)
         form.addRow("Output", line_with_button(self.output, self._choose_output))
         for option in (self.halves, self.keep_measured, self.symmetries, self.overwrite):
             form.addRow("", option)
@@ -274,6 +280,7 @@ class RestoreForm(QScrollArea):
             draws=self.draws.value(),
             defocus_um=self.defocus.value() or None,
             phase_flipped=self.flipped.isChecked(),
+            density=self.density.currentData(),
         )
 
     def _stated(self) -> StatedWedge | None:

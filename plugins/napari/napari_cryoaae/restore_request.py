@@ -57,6 +57,8 @@ class RestoreRequest:
         Underfocus in micrometres, of which the contrast transfer is undone; None: it is left as it is.
     phase_flipped : bool
         Whether the signs of the contrast transfer were corrected in the tomogram.
+    density : {"bright", "dark"}, optional
+        What structures are; None: the data tell.
     """
 
     model: Path
@@ -73,6 +75,13 @@ class RestoreRequest:
     draws: int = 0
     defocus_um: float | None = None
     phase_flipped: bool = True
+    density: str | None = None
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """How volumes are opened, as the library takes it."""
+        said = {} if self.density is None else {"density": self.density}
+        return {"voxel_size_angstrom": self.voxel_size_angstrom, **said}
 
     def plan(self, progress: Progress) -> list[str]:
         """What would be done and what it needs, a line each; writes nothing.
@@ -85,8 +94,7 @@ class RestoreRequest:
         from cryoaae.runs.resources import available_memory_bytes
 
         progress.start("checking", None, "")
-        opening = {"voxel_size_angstrom": self.voxel_size_angstrom}
-        lines = plan_restore(**self._what(), opening=opening, options=self.options())
+        lines = plan_restore(**self._what(), opening=self.opening, options=self.options())
         return [*lines, f"{available_memory_bytes() / 1e9:.1f} GB of memory are free"]
 
     def run(self, progress: Progress) -> Restored:
@@ -98,9 +106,7 @@ class RestoreRequest:
         """
         from cryoaae.restoration.restore import restore
 
-        (result,) = restore(
-            **self._what(), voxel_size_angstrom=self.voxel_size_angstrom, progress=progress, options=self.options()
-        )
+        (result,) = restore(**self._what(), opening=self.opening, progress=progress, options=self.options())
         spread = () if result.spread is None else (result.spread,)
         return Restored((*result.paths, *spread), result.skipped)
 
