@@ -89,7 +89,7 @@ class FitConfig(BaseModel):
     evaluations: Whole = FitSettings.evaluations
     checkpoint_every_seconds: Annotated[float, Field(ge=0)] = FitSettings.checkpoint_every_seconds
     preview_every_seconds: Annotated[float, Field(ge=0)] = FitSettings.preview_every_seconds
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     density: Literal["auto", "bright", "dark"] = "auto"
     mask: Literal["none", "auto"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = FitSettings.seed  # what torch takes

@@ -44,7 +44,9 @@ def command(
     precision: Annotated[
         str | None,
         typer.Option(
-            "--precision", help="Of layers while fitting: float32, or bfloat16, which some processors are faster at."
+            "--precision",
+            help="Of layers while fitting: float32, bfloat16, or auto, the default: with a limit in minutes what is "
+            "faster, with --steps float32.",
         ),
     ] = None,
     density: o.Density = None,

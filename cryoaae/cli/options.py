@@ -103,7 +103,9 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0
 Precision = Annotated[
     str,
     typer.Option(
-        "--precision", help="Of the network's layers: float32, or bfloat16, which some processors are faster at."
+        "--precision",
+        help="Of the network's layers: float32, or bfloat16, which some processors are faster at; auto, the default: "
+        "float32, and for --adapt what is faster.",
     ),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]

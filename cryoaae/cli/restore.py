@@ -56,7 +56,7 @@ def command(
     allow_scale: Annotated[bool, typer.Option("--allow-scale", help="Accept another voxel size.")] = False,
     lenient: o.Lenient = False,
     fill_nonfinite: o.FillNonfinite = None,
-    precision: o.Precision = "float32",
+    precision: o.Precision = "auto",
     device: o.Device = "auto",
     threads: o.Threads = None,
     overwrite: o.Overwrite = False,
@@ -73,6 +73,7 @@ def command(
     """
     from cryoaae.io.names import STORE_SUFFIXES
 
+    fitting_precision, precision = precision, "float32" if precision == "auto" else precision
     stores = [path for path in inputs or () if path.suffix.lower() in STORE_SUFFIXES]
     if stores:
         unused = {
@@ -139,7 +140,7 @@ def command(
             from cryoaae.restoration.adapt import adapt as fit_further
 
             model = fit_further(
-                items, run, minutes=adapt, precision=precision, mask=mask_word or "none", seed=seed,
+                items, run, minutes=adapt, precision=fitting_precision, mask=mask_word or "none", seed=seed,
                 overwrite=overwrite, device=device, threads=threads, progress=progress, **opening,
             )  # fmt: skip
         results = restore(

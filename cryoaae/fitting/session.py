@@ -36,7 +36,8 @@ from cryoaae.patches.source import IN_MEMORY_BYTES, TomogramSource, choose_held_
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.runs.resources import available_memory_bytes, choose_precision, preflight
+from cryoaae.runs.ranks import of_the_first
+from cryoaae.runs.resources import available_memory_bytes, bfloat16_pays, choose_precision, preflight
 from cryoaae.volume import DENSITY_SIGN, Volume
 
 HELD_OUT_PATCHES = 8
@@ -145,6 +146,23 @@ def _common_voxel_size(tomograms: list[Tomogram]) -> float:
     return float(np.mean(sizes))
 
 
+def _precision(settings: FitSettings, device: torch.device) -> torch.dtype:
+    """Of the layers: what is asked for, or what gives more steps in the time.
+
+    With a limit in steps the result is to depend on nothing but the seed, and so not on what is fast here; with priors
+    half precision was not measured.
+    """
+    if settings.precision != "auto":
+        return choose_precision(settings.precision)
+    by_the_clock = settings.steps is None and settings.minutes is not None
+    plain = settings.prior == "none" and settings.latent_prior == "none" and settings.network == "unet"
+    if not (by_the_clock and plain):
+        return torch.float32
+    # Of several processes the first decides for all.
+    pays = of_the_first(float(bfloat16_pays(device)), device)
+    return torch.bfloat16 if pays else torch.float32
+
+
 def _room(
     shapes_zyx: list[tuple[int, int, int]], channels: int, working_bin: int, settings: FitSettings, scratch: Path
 ) -> Path | None:
@@ -241,7 +259,7 @@ def prepare(
         halves=len(volumes[0]),
         condition=_condition(spectra, wedges, working_bin * voxel_size),
     )
-    restorer.precision = choose_precision(settings.precision)
+    restorer.precision = _precision(settings, device)
     if init is not None:
         # Its weights, but the spectra and so the linear part of these tomograms.
         restorer.network.load_state_dict(init.network.state_dict())

@@ -15,7 +15,7 @@ STARTS = ("spectrum", "general")
 OPTIMISERS = ("muon", "adam")
 NETWORKS = ("unet", "autoencoder")
 MASKS = ("none", "auto")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 DENSITIES = tuple(DENSITY_SIGN)
 LATENT_PRIORS = ("none", "adversarial", "mmd", "sinkhorn", "sliced", "kl")
 WIDTHS = (8, 32, 64)
@@ -107,8 +107,9 @@ class FitSettings:
     evaluations : int
         Held-out evaluations over the budget.
     checkpoint_every_seconds, preview_every_seconds : float
-    precision : {"float32", "bfloat16"}
-        Of the layers while they are fitted.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the layers while they are fitted; auto: half where that is faster and the fit is limited by minutes, without
+        a prior.
     density : {"auto", "bright", "dark"}
         Whether structures are bright or dark, for a fit that starts from the general restorer; auto: the data tell.
     mask : {"none", "auto"}
@@ -158,7 +159,7 @@ class FitSettings:
     evaluations: int = 20
     checkpoint_every_seconds: float = 60.0
     preview_every_seconds: float = 120.0
-    precision: str = "float32"
+    precision: str = "auto"
     density: str = "auto"
     mask: str = "none"
     seed: int = 0

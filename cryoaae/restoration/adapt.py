@@ -24,7 +24,7 @@ def adapt(
     run_path: Path,
     *,
     minutes: float,
-    precision: str = "float32",
+    precision: str = "auto",
     density: str = "auto",
     mask: str = "none",
     seed: int = 0,
@@ -38,7 +38,7 @@ def adapt(
     items : sequence of TomogramInput
     run_path : path
     minutes : float
-    precision : {"float32", "bfloat16"}
+    precision : {"auto", "float32", "bfloat16"}
         Of the network's layers while they are fitted.
     density : {"auto", "bright", "dark"}
         What is said of the structures.

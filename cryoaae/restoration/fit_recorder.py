@@ -64,7 +64,7 @@ class Recorder:
         bin_, voxel = self.session.restorer.spec.working_bin, self.session.voxel_size_angstrom
         self.progress.message(
             f"working grid: {bin_ * voxel:.1f} A voxels (binned by {bin_}), "
-            f"finest detail {2 * bin_ * voxel:.0f} A; limit {self._limit()}"
+            f"finest detail {2 * bin_ * voxel:.0f} A; limit {self._limit()}{self._precision()}"
         )
         self.progress.start("fitting", 1.0, "fit")
         self._advance()
@@ -125,6 +125,11 @@ class Recorder:
     def _on_reference(self, share: float) -> None:
         self.progress.advance(share)
         check_together(self.progress, self.device)
+
+    def _precision(self) -> str:
+        """What is to be said of the layers' precision."""
+        precision = self.session.restorer.precision
+        return "" if precision == torch.float32 else f"; layers in {str(precision).removeprefix('torch.')}"
 
     def _limit(self) -> str:
         steps, minutes = self.settings.steps, self.settings.minutes
@@ -217,7 +222,7 @@ class Recorder:
             "working_voxel_angstrom": spec.working_bin * self.session.voxel_size_angstrom,
             "held_out": [float(row["held_out_loss"]) for row in rows],
             "changed": {key: value for key, value in settings.items() if value != plain[key] and key not in own},
-            "device": str(self.device), "version": self.folder.record["versions"]["cryoaae"],
+            "device": f"{self.device}{self._precision()}", "version": self.folder.record["versions"]["cryoaae"],
         }  # fmt: skip
         page = fitting_report(result, losses, list(self._first_and_last_preview()))
         write_text(self.folder.path / "report.html", page.render())

@@ -6,6 +6,8 @@ import ctypes
 import logging
 import os
 import shutil
+import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger("cryoaae")
+
+# What is tried to learn whether half precision is faster, how often, and by how much it must be.
+PROBE_CHANNELS, PROBE_VOXELS, PROBES, PAYS = 32, 24, 4, 1.3
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -58,6 +63,33 @@ def choose_precision(name: str = "float32") -> torch.dtype:
     if name not in known:
         raise InputError("--precision", f"'{name}' is not a precision", f"use {' or '.join(known)}")
     return known[name]
+
+
+@cache
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether convolutions at half precision are clearly faster there: on a CPU they are tried, for a moment.
+
+    No public function tells; with matrix instructions for it (AMX) they take two fifths of the time, without any
+    they take three times as long.
+    """
+    import torch
+
+    if device.type != "cpu":
+        return False  # not measured
+    box = torch.ones(1, PROBE_CHANNELS, PROBE_VOXELS, PROBE_VOXELS, PROBE_VOXELS)
+    box = box.contiguous(memory_format=torch.channels_last_3d)
+    filters = torch.ones(PROBE_CHANNELS, PROBE_CHANNELS, 3, 3, 3)
+    taken: dict[torch.dtype, float] = {}
+    with torch.no_grad():
+        for dtype in (torch.float32, torch.bfloat16):
+            image, weight = box.to(dtype), filters.to(dtype)
+            times = []
+            for _ in range(PROBES):
+                started = time.perf_counter()
+                torch.nn.functional.conv3d(image, weight, padding=1)
+                times.append(time.perf_counter() - started)
+            taken[dtype] = min(times)
+    return taken[torch.float32] > PAYS * taken[torch.bfloat16]
 
 
 def set_threads(count: int | None) -> int:

@@ -12,9 +12,12 @@ from torch import Tensor
 from cryoaae.cli import run as cli
 from cryoaae.config import load_fit_config
 from cryoaae.errors import InterruptedRunError
+from cryoaae.fitting import session
+from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.weights import load_weights
 from cryoaae.restoration.fit import fit
 from cryoaae.runs.progress import NullProgress
+from cryoaae.runs.resources import bfloat16_pays
 
 STEPS = 6
 
@@ -70,6 +73,32 @@ def test_a_fit_at_half_precision_goes_on_to_the_same_bits(
         fitted(tiny, tmp_path / "parts", tiny_settings, "bfloat16", progress=StopAfter(3))
     parts = fitted(tiny, tmp_path / "parts", tiny_settings, "bfloat16", resume=True)
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("asked", "pays", "wanted"),
+    [
+        ({"minutes": 3.0}, True, torch.bfloat16),
+        ({"minutes": 3.0}, False, torch.float32),
+        ({"minutes": 3.0, "precision": "float32"}, True, torch.float32),
+        ({"minutes": None, "steps": 9}, True, torch.float32),  # the seed alone decides
+        ({"minutes": 3.0, "steps": 9}, True, torch.float32),
+        ({"minutes": 3.0, "prior": "adversarial"}, True, torch.float32),  # not measured
+        ({"minutes": None, "steps": 9, "precision": "bfloat16"}, False, torch.bfloat16),
+    ],
+)
+def test_what_is_faster_is_taken_where_the_clock_decides_anyway(
+    asked: dict[str, Any], pays: bool, wanted: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "bfloat16_pays", lambda _: pays)
+    assert session._precision(FitSettings(**asked), torch.device("cpu")) == wanted
+
+
+def test_half_precision_is_tried_before_it_is_said_to_pay() -> None:
+    found = bfloat16_pays(torch.device("cpu"))
+    assert isinstance(found, bool) and bfloat16_pays(torch.device("cpu")) is found  # remembered
+    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+        assert not found  # no instructions for it
 
 
 def test_an_unknown_precision_is_refused_in_one_line(
