@@ -155,7 +155,7 @@ def preflight(memory_bytes: float, disk_bytes: float, folder: Path) -> None:
     if memory_bytes > free:
         raise ResourceError(
             f"needs {memory_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
-            "close other programs or use smaller tiles"
+            "close other programs, use smaller tiles, or fewer tomograms together"
         )
     there = folder
     while not there.exists():
