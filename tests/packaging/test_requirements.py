@@ -28,7 +28,9 @@ def imported(folder: Path) -> set[str]:
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 modules.add(node.module.split(".")[0])
-    known, own = packages_distributions(), {path.stem for path in folder.glob("*.py")} | {"napari_cryoaae"}
+    beside = (folder, folder / "stand_ins")  # the tests' stand-ins are on pytest's `pythonpath`
+    own = {path.stem for one in beside for path in one.glob("*.py")} | {"napari_cryoaae"}
+    known = packages_distributions()
     return {
         normal(known.get(module, [module])[0])
         for module in modules - set(sys.stdlib_module_names) - own - {"cryoaae", "__future__"}
