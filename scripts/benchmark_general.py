@@ -19,7 +19,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from benchmark_restoration import DEVICE, evaluated, nothing_from_nothing, nulls
 from benchmark_rows import append, provenance, read_rows
 from restoration_conditions import CONDITIONS, Data, Run, prepared
 from restoration_table import ROWS as RESTORATION_ROWS
-from restoration_table import final, header, line, measured, null_title, of, scores_of
+from restoration_table import SHOWN, best, final, header, line, measured, null_title, nulls, number, of, scores_of
 
 import cryoaae
 from cryoaae.fitting.settings import FitSettings
@@ -45,9 +45,9 @@ PLAN = [
     Run("snr0.3", "general", 700), Run("range50", "general", 700), Run("asymmetric", "general", 700),
     Run("single", "general", 700), Run("full", "general", 701), Run("full", "general", 702),
 ]  # fmt: skip
-# Of 3 minutes of two cores: 360 CPU-seconds pay for reading, measuring and these, at the .5 to .7 of a step that was
-# measured (restoration.json); `fit --minutes` counts steps alone, and so takes more of them.
-ADAPT_STEPS = 400
+# Of 3 minutes of two cores, with the half precision that a limit in minutes takes by itself where that is faster: at
+# the @@ CPU-seconds of a step that were measured on such a processor, and with what reading and measuring take.
+ADAPTING = FitSettings(minutes=None, steps=800, precision="bfloat16")
 COLUMNS = {"cc": "cc", "seen": "seen", "wedge": "in wedge", "low": "lo", "mid": "mid"}
 JUDGED = tuple(COLUMNS)
 
@@ -64,7 +64,7 @@ def measure(
     With the row of `before` its fit is not made again, if it stands.
     """
     general = GeneralRestorer.bundled()
-    settings = FitSettings(seed=run.seed, minutes=None, steps=ADAPT_STEPS)
+    settings = replace(ADAPTING, seed=run.seed)
     models: dict[str, Path | None] = {"general": None}
     if adapt:
         models["adapted"] = folder / "adapted"
@@ -129,15 +129,34 @@ def table(rows: Sequence[Mapping[str, Any]], restoration: Sequence[Mapping[str, 
         "# The restorer that comes along", "",
         f"Made by `scripts/benchmark_general.py` from `general.json`: {len(found)} of {len(PLAN)} data sets. Columns "
         "as in `restoration.md`. *No fit*: `cryoaae restore` without a model. *Adapted*: "
-        f"{ADAPT_STEPS} steps of fitting further, about `--adapt 3` on two cores. *From scratch*: `cryoaae fit` for 12 "
-        "minutes of two cores, where `restoration.json` has it. Phantoms A and C hold structures that training has "
+        f"{ADAPTING.steps} steps of fitting further, about `--adapt 3` on two cores. *From scratch*: `cryoaae fit` for "
+        "12 minutes of two cores, where `restoration.json` has it. Phantoms A and C hold structures that training has "
         "seen; the others are of the even lines of the maps, which it has not. A GPU was not measured.", "",
     ]  # fmt: skip
     if found:
         lines += [f"Weights {described(rows[-1])}, unless a section says otherwise.", ""]
+        lines += at_a_glance(found, "general", "No fit, in brackets the best null of each column")
+        lines += at_a_glance(found, "adapted", "Adapted, in brackets no fit")
     for row in found.values():
         lines += section(row, from_scratch(row, restoration), newest=rows[-1]["weights"])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def at_a_glance(rows: Mapping[str, Mapping[str, Any]], name: str, title: str) -> list[str]:
+    """One line for each data set; what is better than the restoration is bold."""
+    lines = [f"## {title}", "", f"| | {' | '.join(SHOWN.values())} | CPU-min |", "|---" * (len(SHOWN) + 2) + "|"]
+    for row in rows.values():
+        if name not in row["scores"]:
+            continue
+        ours = row["scores"][name]
+        beside = best(nulls(row)) if name == "general" else row["scores"]["general"]
+        cells = []
+        for key in SHOWN:
+            other = number(beside[key])
+            cells.append(f"{number(ours[key])} ({f'**{other}**' if beside[key] > ours[key] else other})")
+        about = f"{CONDITIONS[row['condition']].title}, seed {row['seed']}"
+        lines.append(f"| {about} | {' | '.join(cells)} | {row['cpu_seconds'][name] / 60:.1f} |")
+    return [*lines, ""]
 
 
 def described(row: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_general import ADAPT_STEPS
+from benchmark_general import ADAPTING
 from benchmark_rows import append, provenance, read_rows
 from shared_data import shared
 from torch import Tensor
@@ -77,7 +77,7 @@ SUBJECTS = {
 }
 NULLS, NO_FIT, ADAPTED, SCRATCH = "nulls", "no fit", "adapted", "from scratch"
 FITS = {
-    NO_FIT: None, ADAPTED: FitSettings(steps=ADAPT_STEPS, minutes=None),
+    NO_FIT: None, ADAPTED: ADAPTING,
     SCRATCH: FitSettings.from_spectrum(steps=SCRATCH_STEPS, minutes=None),
 }  # fmt: skip
 WAYS = (NULLS, *FITS)

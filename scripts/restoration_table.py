@@ -240,13 +240,13 @@ def table(rows: Rows, supervised: Rows) -> str:
         "power in the wedge over what agreement explains. Lost, invented: particles by matched filter. A GPU was not "
         "measured.", "",
         "## What must hold", "", *map(must_line, [*musts(rows), gap_closed(rows, supervised)]), "",
-        "Not measured: the same after 60 minutes; other tools at equal budget.", "",
+        "Not measured: the same after 60 minutes.", "",
     ]  # fmt: skip
     if made:
         lines += ["![Correlation in the wedge, and by shell](restoration.png)", ""]
     for name in CONDITIONS:
         lines += condition_section(name, rows)
-    lines += ablation_section(rows) + earlier_section(rows)
+    lines += other_tools_section(rows) + ablation_section(rows) + earlier_section(rows)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -305,15 +305,16 @@ def ablation_section(rows: Rows) -> list[str]:
     if not any(made.values()):
         return []
     lines = [f"## {CONDITIONS['small'].title}, {CONDITIONS['small'].minutes[-1]:g} minutes", "", *header("seeds")]
-    best = of(rows, "small")
-    if best:
-        lines.append(line("Best null of each column", [_best(nulls(row)) for row in best], f"{len(best)}"))
+    default = of(rows, "small")
+    if default:
+        lines.append(line("Best null of each column", [best(nulls(row)) for row in default], f"{len(default)}"))
     lines += [line(VARIANTS[v].title, scores, f"{len(scores)}") for v, scores in made.items() if scores]
     spread = [f"{SHOWN[key]} {_spread(made['default'], key):.3f}" for key in SHOWN if len(made["default"]) > 1]
     return [*lines, "", *([f"Range of the default over its seeds: {', '.join(spread)}.", ""] if spread else [])]
 
 
-def _best(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def best(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The best of several in every column by itself."""
     better = dict.fromkeys(SHOWN, max) | {"excess": min, "lost": min, "invented": min}
     values = {key: [s[key] for s in scores.values() if s[key] is not None] for key in better}
     return {key: pick(values[key], default=None) for key, pick in better.items()}
@@ -322,6 +323,21 @@ def _best(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _spread(scores: Rows, key: str) -> float:
     values = [s[key] for s in scores]
     return max(values) - min(values)
+
+
+def other_tools_section(rows: Rows) -> list[str]:
+    """What other tools reached on the same data and about the same CPU-seconds, with the settings they were given."""
+    others = [row for row in rows if "tool" in row]
+    if not others:
+        return []
+    lines = ["## Other tools, about 24 CPU-minutes", "", *header("CPU-min")]
+    for row in others:
+        title = f"{row['tool']}, {CONDITIONS[row['condition']].title}, seed {row['seed']}"
+        lines.append(line(title, [row["scores"]], f"{row['cpu_seconds'] / 60:.0f}"))
+    for row in others:
+        given = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row["settings"].items())
+        lines += ["", f"{row['tool']}, {row['date']}: {given}. {row['note']}"]
+    return [*lines, ""]
 
 
 def earlier_section(rows: Rows) -> list[str]:
