@@ -1,6 +1,6 @@
 """What undoing the contrast transfer gains, by the floor, against the nulls undone the same way.
 
-    benchmark_contrast.py [NAME ...]
+    benchmark_contrast.py [NAME ...] [--general]
     benchmark_contrast.py --table
 
 Simulates tomograms from the odd lines of maps_10A, whose truth has no contrast transfer, with short fits; a name is
@@ -9,7 +9,8 @@ the wavelengths that stay as they are and by what share of the true defocus is s
 divided in the way in use. "background" adds density longer than structures to both halves, as
 ice and illumination do; "none" has no contrast transfer, and is divided by one of 4 µm all the same. A row for each
 case is appended to docs/benchmarks/contrast.json, and the page contrast.md is made from the rows. What stands in
-benchmark_runs/contrast is not made again.
+benchmark_runs/contrast is not made again. --general restores the same tomograms by the restorer that comes along, no
+fit, with several shares of the gain before its network.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.atomic import write_text
 from cryoaae.io.mrc import open_volume, write_volume
 from cryoaae.io.tilts import read_tilts
+from cryoaae.io.weights import digest
 from cryoaae.metrics.fsc import Scorer
 from cryoaae.metrics.nulls import NullInput, available_nulls
+from cryoaae.models.general import GeneralRestorer
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.contrast import FLOOR, LONG_ANGSTROM, gain_on_grid
+from cryoaae.restoration import contrast
+from cryoaae.restoration.contrast import FLOOR, LONG_ANGSTROM, SHARE_BEFORE, gain_on_grid
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.stream import filter_in_place, radial
 
@@ -57,6 +61,7 @@ NULLS = {
     "clip_wiener": "Clip + put back, from Wiener",
 }  # fmt: skip
 IN_USE = "divided"
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -179,6 +184,22 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     return {"case": folder.name, "kind": case.kind, "steps": STEPS, "edge": EDGE, "scores": scores, **provenance()}
 
 
+def measure_general(case: Case, folder: Path) -> dict[str, Any]:
+    """Scores without a fit, by the share of the gain before the network."""
+    data, output = prepared(case, folder / "data"), folder / "general.mrc"
+    wedge = MissingWedge.from_tilts(read_tilts(data["tilts"]))
+    scorer = Scorer(tensor(folder / "data" / "truth.mrc"), wedge, VOXEL_ANGSTROM)
+    transfer, scores = ContrastTransfer((case.defocus_um or ASSUMED_UM,)), {}
+    for share in SHARES:
+        contrast.SHARE_BEFORE = share
+        cryoaae.restore(
+            [], output, symmetries=True, device="cpu", contrast_transfer=transfer, overwrite=True, **data
+        )  # fmt: skip
+        scores[f"{share:g}"] = scores_of(scorer.score(tensor(output)))
+    weights = digest(dict(GeneralRestorer.bundled().state_dict()))[:16]
+    return {"case": folder.name, "kind": case.kind, "weights": weights, "shares": scores, **provenance()}
+
+
 def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
     seen, missing = (row["regions"][name]["bands"] for name in ("seen", "missing"))
     values = {
@@ -190,16 +211,14 @@ def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
 # -- page ----------------------------------------------------------------------------------------------
 
 
-def latest(rows: Rows) -> dict[str, Mapping[str, Any]]:
-    """The last row of each case."""
-    return {row["case"]: row for row in rows}
+def latest(rows: Rows, what: str = "scores") -> dict[str, Mapping[str, Any]]:
+    """The last row of each case that has such scores."""
+    return {row["case"]: row for row in rows if what in row}
 
 
 def table(rows: Rows) -> str:
     """The page as Markdown."""
-    kinds: dict[str, list[Mapping[str, Any]]] = {}
-    for row in latest(rows).values():
-        kinds.setdefault(row["kind"], []).append(row)
+    kinds = by_kind(latest(rows))
     lines = [
         "# Undoing the contrast transfer", "",
         f"Made by `scripts/benchmark_contrast.py` from `contrast.json`. Simulated tomograms of {EDGE}³ voxels of "
@@ -212,7 +231,33 @@ def table(rows: Rows) -> str:
     for kind, own in kinds.items():
         title = f"{kind}; divided by {ASSUMED_UM:g} µm all the same" if kind == Case(0.0, 0).kind else kind
         lines += [f"## {title[0].upper()}{title[1:]}", "", f"{len(own)} of them.", "", *section(own), ""]
+    lines += general_section(by_kind(latest(rows, "shares")))
     return "\n".join(lines).rstrip() + "\n"
+
+
+def by_kind(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows.values():
+        kinds.setdefault(row["kind"], []).append(row)
+    return kinds
+
+
+def general_section(kinds: Mapping[str, Rows]) -> list[str]:
+    """The general restorer by the share of the gain that comes before its network; a table a kind of tomogram."""
+    lines = [
+        "# A part of it before the network", "",
+        "The restorer that comes along, no fit, on the same tomograms: gain^s before its network and gain^(1 - s) "
+        f"after it. In use: s = {SHARE_BEFORE:g} (`docs/decisions/0044-transfer-before-the-network.md`).", "",
+    ] if kinds else []  # fmt: skip
+    for kind, own in kinds.items():
+        weights = ", ".join(sorted({f"`{row['weights']}`" for row in own}))
+        lines += [f"## {kind[0].upper()}{kind[1:]}, no fit", "", f"{len(own)} of them, weights {weights}.", ""]
+        lines += [f"| s | {' | '.join(SHOWN.values())} |", "|---" * (len(SHOWN) + 1) + "|"]
+        for share in own[0]["shares"]:
+            means = [math.fsum(row["shares"][share][key] for row in own) / len(own) for key in SHOWN]
+            lines.append(f"| {share} | {' | '.join(f'{value:.3f}' for value in means)} |")
+        lines.append("")
+    return lines
 
 
 def section(own: Rows) -> list[str]:
@@ -238,12 +283,13 @@ def mean(own: Rows, name: str, division: str, key: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; default: all")
+    parser.add_argument("--general", action="store_true", help="the restorer that comes along, in place of fits")
     parser.add_argument("--table", action="store_true", help="only make the page again")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in CASES]:
         parser.error(f"no case is called {' or '.join(unknown)}; there are {', '.join(CASES)}")
     for name in () if options.table else options.names or CASES:
-        append(ROWS, measure(CASES[name], RUNS / name))
+        append(ROWS, (measure_general if options.general else measure)(CASES[name], RUNS / name))
         print(name, flush=True)
     write_text(ROWS.with_suffix(".md"), table(read_rows(ROWS)))
 

@@ -46,7 +46,7 @@ PLAN = [
     Run("single", "general", 700), Run("full", "general", 701), Run("full", "general", 702),
 ]  # fmt: skip
 # Of 3 minutes of two cores, with the half precision that a limit in minutes takes by itself where that is faster: at
-# the @@ CPU-seconds of a step that were measured on such a processor, and with what reading and measuring take.
+# .3 CPU-seconds a step, measured on such a processor, four of the six CPU-minutes. Two cores do not halve a step.
 ADAPTING = FitSettings(minutes=None, steps=800, precision="bfloat16")
 COLUMNS = {"cc": "cc", "seen": "seen", "wedge": "in wedge", "low": "lo", "mid": "mid"}
 JUDGED = tuple(COLUMNS)

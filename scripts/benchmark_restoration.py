@@ -62,11 +62,12 @@ from cryoaae.patches.featureless import random_phases
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.contrast import undo_contrast
+from cryoaae.restoration.contrast import gain_on_grid, undo_contrast
 from cryoaae.restoration.fit import as_items
 from cryoaae.restoration.general import settled
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.runs.progress import ConsoleProgress
+from cryoaae.runs.resources import bfloat16_pays
 
 RUNS = Path("benchmark_runs") / "restoration"
 CORES = 2
@@ -209,7 +210,9 @@ def steps_of(minutes: float, pace: dict[str, Any]) -> int:
 
 
 def settings_of(run: Run, **changed: Any) -> FitSettings:
-    return FitSettings(seed=run.seed, **{**VARIANTS[run.variant].settings, **changed})
+    """Of a run limited by steps, at the precision that a limit in minutes would take."""
+    precision = "bfloat16" if bfloat16_pays(torch.device(DEVICE)) else "float32"
+    return FitSettings(seed=run.seed, **{"precision": precision, **VARIANTS[run.variant].settings, **changed})
 
 
 # -- rows --------------------------------------------------------------------------------------------
@@ -274,7 +277,7 @@ def undone_nulls(data: Data, transfer: ContrastTransfer) -> Iterator[dict[str, A
     inputs = NullInput(sum(halves) / len(halves), data.wedge, even, odd)
     for null in available_nulls(inputs):
         undone = null.compute(inputs).numpy().copy()
-        undo_contrast(undone, transfer, voxel, scratch=Scratch(None), check=lambda: None)
+        undo_contrast(undone, gain_on_grid(transfer, voxel), scratch=Scratch(None), check=lambda: None)
         found = cryoaae.evaluate(
             undone, wedge=data.wedge, truth=data.truth, particles=data.particles, baselines=False,
             voxel_size_angstrom=voxel,

@@ -184,6 +184,11 @@ class Restorer(nn.Module):
         return made
 
     @property
+    def any_contrast(self) -> bool:
+        """Whether its network is one that has seen many contrast transfers: it is told of the imaging."""
+        return self.network.gains is not None
+
+    @property
     def code_dim(self) -> int:
         """Length of the codes that the network makes; 0: it has none."""
         return int(self.network.code_dim)

@@ -159,8 +159,8 @@ class _Calibration:
         cut = [volume.cut(*part) for volume in whole]
         return WorkingTomogram.of(
             cut, sampling.item.wedge, sampling.restorer,
-            options=replace(sampling.options.restoring, contrast_transfer=None),
-            normalisation=normalisation_of(whole, sampling.restorer), advance=self._advance,
+            options=sampling.options.restoring, normalisation=normalisation_of(whole, sampling.restorer),
+            undoing=self.volumes.tomogram.undoing, advance=self._advance,
         )  # fmt: skip
 
     def _advance(self, voxels: float) -> None:

@@ -1,4 +1,4 @@
-"""Undo the contrast transfer: the last step on what is restored, radial and linear.
+"""Undo the contrast transfer, radial and linear: the last step on what is restored, and a part of it the first.
 
 With y = T C x + n the network learns structures as the microscope shows them, C x, and what it returns, m, is shrunk
 already as noise demands. What is left is known: of all multiples g m the nearest to x is, frequency by frequency,
@@ -10,15 +10,20 @@ guess, E[c] and g vanish. f is the amplitude of what m holds besides C x (ice, b
 over that of x. It bounds g by 1 / (2 f) where c is small: near its zeros, and at the lowest frequencies, where c is
 the amplitude contrast alone. Variations longer than structures, the mean density among them, stay as they are: of
 those ice and background make up more than structures do.
+
+A network that has seen many contrasts, the general one or a fit from there, is shown sqrt(g) y, as loud as y was, and
+its output is multiplied with sqrt(g): it was taught to mind frequencies by how loud they are, and of the faintest g
+makes the most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -36,6 +41,8 @@ from cryoaae.restoration.stream import Check, filter_in_place, radial
 FLOOR, DEFOCUS_ERROR = 0.1, 0.03
 # From the longer to the shorter of these wavelengths g takes over from 1: ice and illumination vary more slowly.
 LONG_ANGSTROM = (600.0, 300.0)
+# Of the gain's logarithm, before a network that has seen many contrasts; decision 0044.
+SHARE_BEFORE = 0.5
 # Corner of Fourier space, cycles per voxel, and points at which g is computed up to there.
 CORNER, POINTS = 0.75**0.5, 4096
 
@@ -75,17 +82,71 @@ def gain_on_grid(transfer: ContrastTransfer, voxel_size_angstrom: float, **setti
     return of
 
 
-def undo_contrast(
-    volume: NDArray[Any],
-    transfer: ContrastTransfer,
-    voxel_size_angstrom: float,
-    *,
-    scratch: Scratch,
-    check: Check,
-) -> None:
-    """Undo the contrast transfer of a periodic volume (z, y, x), in place, a few planes or rows at a time."""
-    gain = radial(gain_on_grid(transfer, voxel_size_angstrom), volume.shape)
-    filter_in_place(volume, gain, scratch=scratch, check=check)
+def undo_contrast(volume: NDArray[Any], gain: Gain, *, scratch: Scratch, check: Check) -> None:
+    """Multiply a periodic volume (z, y, x) with a gain, in place, a few planes or rows at a time."""
+    filter_in_place(volume, radial(gain, volume.shape), scratch=scratch, check=check)
+
+
+@dataclass
+class Undoing:
+    """How the contrast transfer of a tomogram is undone on its working grid.
+
+    Parameters
+    ----------
+    gain : callable
+        Of frequencies in cycles per working voxel.
+    shown : callable, optional
+        The part of it that is undone before the network.
+    scale : float, optional
+        By how much that makes it louder, which is taken back; default: what is found of the first volume.
+    """
+
+    gain: Gain
+    shown: Gain | None = None
+    scale: float | None = None
+
+    @classmethod
+    def of(cls, transfer: ContrastTransfer | None, model: Any, working_voxel_angstrom: float) -> Undoing | None:
+        """As it suits a model; None where nothing is to be undone."""
+        if transfer is None:
+            return None
+        shown = shown_gain(transfer, working_voxel_angstrom) if getattr(model, "any_contrast", False) else None
+        return cls(gain_on_grid(transfer, working_voxel_angstrom), shown)
+
+    def before(self, volume: NDArray[Any], *, scratch: Scratch, check: Check) -> None:
+        """Make what the network is shown of a normalised volume (z, y, x), in place."""
+        if self.shown is None:
+            return
+        loud = _rms(volume)
+        undo_contrast(volume, self.shown, scratch=scratch, check=check)
+        if self.scale is None:
+            self.scale = _rms(volume) / loud if loud else 1.0
+        volume /= self.scale
+
+    def after(self, volume: NDArray[Any], *, scratch: Scratch, check: Check) -> None:
+        """Undo the rest, in what was restored or drawn (z, y, x), in place."""
+        undo_contrast(volume, self._left, scratch=scratch, check=check)
+
+    def _left(self, freq: Tensor) -> Tensor:
+        if self.shown is None:
+            return self.gain(freq)
+        return self.gain(freq) / self.shown(freq) * (self.scale or 1.0)
+
+
+def _rms(volume: NDArray[Any]) -> float:
+    """Root mean square of a volume, a plane at a time."""
+    return float(np.sqrt(sum(float(np.vdot(plane, plane)) for plane in volume) / volume.size))
+
+
+def shown_gain(transfer: ContrastTransfer, voxel_size_angstrom: float) -> Gain | None:
+    """What a network that knows many contrasts is shown a tomogram multiplied with; None: nothing but 1.
+
+    Where phases were not flipped the gain has zeros and signs, and no root.
+    """
+    if not transfer.phase_flipped:
+        return None
+    whole = gain_on_grid(transfer, voxel_size_angstrom)
+    return lambda freq: whole(freq) ** SHARE_BEFORE
 
 
 def transfer_of(transfers: Transfers | None, name: str) -> ContrastTransfer | None:
@@ -119,5 +180,5 @@ def read_transfers(path: Path, *, phase_flipped: bool = True) -> dict[str, Contr
 
 def transfer_facts(transfer: ContrastTransfer) -> dict[str, Any]:
     """All that decides g, as plain data."""
-    stated = asdict(transfer) | {"defocus_um": list(transfer.defocus_um)}
+    stated = asdict(transfer) | {"defocus_um": list(transfer.defocus_um), "share_before": SHARE_BEFORE}
     return stated | {"floor": FLOOR, "defocus_error": DEFOCUS_ERROR, "long_angstrom": list(LONG_ANGSTROM)}

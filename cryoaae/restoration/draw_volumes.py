@@ -15,8 +15,6 @@ from torch import Tensor
 
 from cryoaae.io.mrc import create_volume
 from cryoaae.patches.normalise import Normalisation
-from cryoaae.physics.ctf import ContrastTransfer
-from cryoaae.restoration.contrast import undo_contrast
 from cryoaae.restoration.draw_sources import covering_axes
 from cryoaae.restoration.draw_store import DrawStore
 from cryoaae.restoration.placement import WINDOW_SIGMA
@@ -41,8 +39,11 @@ class DrawVolumes:
     store : DrawStore
     check : callable
         Called often; raises to stop.
-    transfer : ContrastTransfer, optional
-        Undone in all that is brought to the tomogram's grid, as in the restoration; the store knows nothing of it.
+
+    Notes
+    -----
+    What the tomogram's `undoing` leaves of its contrast transfer is undone in all that is brought to the tomogram's
+    grid, as in the restoration; the store knows nothing of it.
     """
 
     tomogram: WorkingTomogram
@@ -50,7 +51,6 @@ class DrawVolumes:
     like: Volume
     store: DrawStore
     check: Callable[[], None]
-    transfer: ContrastTransfer | None = None
 
     @property
     def scratch(self) -> Scratch:
@@ -68,9 +68,10 @@ class DrawVolumes:
         """A continued working volume on the tomogram's grid; a scratch array."""
         out: NDArray[np.float32] = self.scratch.array(self.like.shape)
         frame = self.tomogram.plan.frame
-        if self.transfer is not None:
-            working, voxel = working.clone(), self.tomogram.voxel_size_angstrom
-            undo_contrast(working.numpy(), self.transfer, voxel, scratch=self.scratch, check=self.check)
+        undoing = self.tomogram.undoing
+        if undoing is not None:
+            working = working.clone()
+            undoing.after(working.numpy(), scratch=self.scratch, check=self.check)
         from_working(working.numpy(), out, frame, normalisation, scratch=self.scratch, check=self.check)
         return out
 

@@ -15,7 +15,7 @@ from cryoaae.errors import InputError, InterruptedRunError
 from cryoaae.patches.normalise import Normalisation, shared_normalisation
 from cryoaae.patches.tiling import TileGrid
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.contrast import Gain, Transfers, gain_on_grid, transfer_of, undo_contrast
+from cryoaae.restoration.contrast import Gain, Transfers, Undoing, gain_on_grid, transfer_of
 from cryoaae.restoration.data_consistency import estimator, kept_share, put_together
 from cryoaae.restoration.detail import add_detail, detail_kernel
 from cryoaae.restoration.keep_measured import keep_measured_bytes, keep_measured_in_place
@@ -188,8 +188,12 @@ def restore_volumes(
     parts = [
         [scratch.array(plan.frame.working_zyx) for _ in range(channels)] for _ in (volumes if keep else volumes[:1])
     ]
+    transfer, voxel = transfer_of(options.contrast_transfer, volumes[0].name), volumes[0].voxel_size_angstrom
+    undoing = Undoing.of(transfer, model, plan.frame.working_bin * voxel)
     for index, volume in enumerate(volumes):
         source = to_working(volume, plan.frame, normalisation, scratch=scratch, check=reporter.check)
+        if undoing is not None:
+            undoing.before(source, scratch=scratch, check=reporter.check)
         targets, weight = (parts[index], 1.0) if keep else (parts[0], 1.0 / len(volumes))
         with watched(model, reporter.check):
             runner.run(source, targets, tiles, batch=plan.batch, weight=weight)
@@ -198,10 +202,9 @@ def restore_volumes(
     if wiener is not None and wedge is not None:
         stays = kept_share(wiener, wedge, plan.frame.working_zyx, object_zyx=plan.frame.object_zyx)
     estimates = [put_together(own, stays, scratch=scratch, check=reporter.check) for own in parts]
-    transfer, voxel = transfer_of(options.contrast_transfer, volumes[0].name), volumes[0].voxel_size_angstrom
-    if transfer is not None:
+    if undoing is not None:
         for estimate in estimates:
-            undo_contrast(estimate, transfer, plan.frame.working_bin * voxel, scratch=scratch, check=reporter.check)
+            undoing.after(estimate, scratch=scratch, check=reporter.check)
     for estimate, output in zip(estimates, outputs.halves, strict=False):
         from_working(estimate, output, plan.frame, normalisation, scratch=scratch, check=reporter.check)
     if keep:

@@ -257,9 +257,8 @@ class TomogramDraws:
         return [n for n in range(1, self.options.draws + 1) if not self.store.path(n).exists()]
 
     def tomogram(self, advance: Callable[[float], None]) -> WorkingTomogram:
-        return WorkingTomogram.of(
-            self.volumes, self.item.wedge, self.restorer, options=self.options.restoring, advance=advance
-        )
+        options = replace(self.options.restoring, contrast_transfer=self.transfer)
+        return WorkingTomogram.of(self.volumes, self.item.wedge, self.restorer, options=options, advance=advance)
 
     def draw(self, told: Progress) -> DrawVolumes:
         """Make the draws that are missing."""
@@ -273,7 +272,7 @@ class TomogramDraws:
         work = math.prod(tomogram.shape) + sum(self._boxes(tomogram)) * len(todo)
         told.start(f"sampling {self.item.name}", float(len(tomogram.halves) * work), "voxels")
         estimate = store.estimate(lambda: tomogram.restore(tomogram.halves))
-        volumes = DrawVolumes(tomogram, estimate, self.volumes[0], store, told.check, self.transfer)
+        volumes = DrawVolumes(tomogram, estimate, self.volumes[0], store, told.check)
         sampler = sampler_named(options.sampler)
         if todo:
             source = sampler(tomogram, estimate, seed=options.seed, turns=options.turns, **options.further)

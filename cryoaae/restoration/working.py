@@ -13,6 +13,7 @@ from torch import Tensor
 from cryoaae.patches.normalise import Normalisation, shared_normalisation
 from cryoaae.physics.fourier import irfft, rfft
 from cryoaae.physics.wedge import MissingWedge
+from cryoaae.restoration.contrast import Undoing, transfer_of
 from cryoaae.restoration.data_consistency import estimator, kept_share, put_together
 from cryoaae.restoration.engine import Plan, RestoreOptions, plan_restoration
 from cryoaae.restoration.network import TileRunner
@@ -57,6 +58,9 @@ class WorkingTomogram:
         Whether the network yields to the data where they are sure (`data_consistency`), as in what is written.
     contrast : int
         What was said of it; see `Volume`.
+    undoing : Undoing, optional
+        Of the contrast transfer. Its first part is done to all that is brought to the working grid; the rest is left
+        to whoever writes.
     """
 
     halves: list[Tensor]
@@ -69,6 +73,7 @@ class WorkingTomogram:
     turns: tuple[tuple[int, ...], ...] = ((),)
     yielding: bool = True
     contrast: int = 0
+    undoing: Undoing | None = None
 
     @classmethod
     def of(
@@ -79,6 +84,7 @@ class WorkingTomogram:
         *,
         options: RestoreOptions,
         normalisation: Normalisation | None = None,
+        undoing: Undoing | None = None,
         advance: Callable[[float], None] = _nothing,
     ) -> WorkingTomogram:
         """Bring halves to the working grid, whole and in memory.
@@ -86,16 +92,19 @@ class WorkingTomogram:
         Parameters
         ----------
         normalisation : Normalisation, optional
-            That of the tomogram which the volumes are a part of; default: their own.
+        undoing : Undoing, optional
+            Those of the tomogram which the volumes are a part of; default: their own.
         """
         plan = plan_restoration(volumes[0].shape, model, options)
         bin_ = plan.frame.working_bin
         if normalisation is None:
             normalisation = normalisation_of(volumes, model)
         turns = wedge.half_turns() if options.symmetries else ((),)
+        voxel = bin_ * volumes[0].voxel_size_angstrom
+        if undoing is None:
+            undoing = Undoing.of(transfer_of(options.contrast_transfer, volumes[0].name), model, voxel)
         made = cls(
-            [], wedge, model, plan, normalisation, bin_ * volumes[0].voxel_size_angstrom, advance, turns,
-            contrast=volumes[0].contrast,
+            [], wedge, model, plan, normalisation, voxel, advance, turns, contrast=volumes[0].contrast, undoing=undoing,
         )  # fmt: skip
         made.halves.extend(made.bring(volume) for volume in volumes)
         return made
@@ -103,6 +112,8 @@ class WorkingTomogram:
     def bring(self, volume: Volume) -> Tensor:
         """Bring a volume of the same shape, in the same units, to the working grid."""
         array = to_working(volume, self.plan.frame, self.normalisation, scratch=Scratch(None), check=_nothing)
+        if self.undoing is not None:
+            self.undoing.before(array, scratch=Scratch(None), check=_nothing)
         return torch.from_numpy(np.array(array))
 
     @property

@@ -19,6 +19,7 @@ from cryoaae.errors import InputError
 from cryoaae.io.mrc import open_volume, write_volume
 from cryoaae.metrics.fsc import correlation
 from cryoaae.metrics.nulls import gaussian
+from cryoaae.models.general import GeneralRestorer
 from cryoaae.models.restorer import Restorer, RestorerSpec
 from cryoaae.patches.spectra import Spectra, measure_spectra
 from cryoaae.physics.ctf import ContrastTransfer
@@ -26,32 +27,42 @@ from cryoaae.physics.fourier import irfft, radius, rfft, taper
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration import contrast, stream
 from cryoaae.restoration.contrast import gain, gain_on_grid, read_transfers, transfer_of, undo_contrast
+from cryoaae.restoration.general import settled
 from cryoaae.restoration.placement import WINDOW_SIGMA
 from cryoaae.restoration.posterior import sample
 from cryoaae.restoration.restore import restore, restore_array
 from cryoaae.restoration.scratch import Scratch
+from cryoaae.volume import Volume
 
 VOXEL = 10.0
 SFREQ = torch.linspace(0, 0.08, 2001, dtype=torch.float64)
 RAW = ContrastTransfer((4.0,), phase_flipped=False)
 FLIPPED = ContrastTransfer((4.0,))
 WEDGE = MissingWedge((-60.0, 60.0))
+WHOLE = (96, 96, 96)  # a tile
 
 
 class Shrinking(torch.nn.Module):
-    """A restorer that only shrinks."""
+    """A restorer that only shrinks, and remembers what it was shown."""
 
     halo, multiple = 0, 2
 
-    def __init__(self, working_bin: int = 1) -> None:
+    def __init__(self, working_bin: int = 1, *, any_contrast: bool = False) -> None:
         super().__init__()
+        self.any_contrast, self.shown = any_contrast, []
         self.factor = torch.nn.Parameter(torch.tensor(0.7))
         self.spec = SimpleNamespace(working_bin=working_bin, voxel_size_angstrom=VOXEL, tomograms=[])
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
+        self.shown.append(y.clone())
         return self.factor * y
 
     restore = forward
+
+    @property
+    def volumes(self) -> list[torch.Tensor]:
+        """Whole volumes that it was shown, (z, y, x); how much memory it takes is found on less."""
+        return [y[0, 0] for y in self.shown if y.numel() == max(seen.numel() for seen in self.shown)]
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
@@ -127,7 +138,7 @@ def test_scratch_on_disk_changes_nothing(tmp_path: Path, monkeypatch) -> None:
     for scratch, limit in ((Scratch(None), 1 << 20), (Scratch(tmp_path), 0)):
         monkeypatch.setattr("cryoaae.restoration.scratch.IN_MEMORY_BYTES", limit)
         out = noise((20, 24, 28)).numpy()
-        undo_contrast(out, FLIPPED, VOXEL, scratch=scratch, check=lambda: None)
+        undo_contrast(out, gain_on_grid(FLIPPED, VOXEL), scratch=scratch, check=lambda: None)
         outs.append(out)
     assert np.array_equal(*outs)
     assert not list(tmp_path.iterdir())
@@ -179,6 +190,53 @@ def test_a_structure_comes_back_from_behind_the_transfer() -> None:
         for k in ({}, {"contrast_transfer": FLIPPED})
     )
     assert correlation(undone, truth) > 0.97 > 0.93 > correlation(plain, truth)
+
+
+# -- a part of it before the network -------------------------------------------------------------------
+
+
+def test_to_a_filter_it_is_the_same_when_the_transfer_is_undone() -> None:
+    even, odd = (noise((40, 36, 44), seed).numpy() for seed in (1, 2))
+    options = {"voxel_size_angstrom": VOXEL, "contrast_transfer": FLIPPED}
+    last, both = (
+        restore_array(even, odd, Shrinking(any_contrast=knows), halves=True, **options) for knows in (False, True)
+    )
+    assert np.abs(last - both).max() < 1e-4 * last.std()
+
+
+def test_the_network_is_shown_a_part_undone_as_loud_as_before() -> None:
+    even, odd = (noise((40, 36, 44), seed).numpy() for seed in (1, 2))
+    shown = []
+    for knows in (False, True):
+        model = Shrinking(any_contrast=knows)
+        restore_array(even, odd, model, voxel_size_angstrom=VOXEL, contrast_transfer=FLIPPED, tile=WHOLE)
+        shown.append(model.volumes)
+    assert len(shown[0]) == len(shown[1]) == 2  # the halves
+    assert float(shown[1][0].square().mean()) == pytest.approx(float(shown[0][0].square().mean()), rel=1e-4)
+    k = radius(shown[0][0].shape)
+    inside, wanted = (k > 0.05) & (k < 0.45), gain_on_grid(FLIPPED, VOXEL)(k) ** contrast.SHARE_BEFORE
+    ratios = [(rfft(after).abs() / rfft(before).abs() / wanted)[inside] for before, after in zip(*shown, strict=True)]
+    scale = torch.stack(ratios)  # one for both halves: what they share stays the same
+    assert float(scale.std()) < 1e-3 * float(scale.mean())
+
+
+@pytest.mark.parametrize(("transfer", "knows"), [(RAW, True), (FLIPPED, False)])
+def test_phases_that_were_not_flipped_and_other_networks_see_the_data_as_they_are(transfer, knows) -> None:
+    given, shown = noise((40, 36, 44), 1).numpy(), []
+    for undone in (None, transfer):
+        model = Shrinking(any_contrast=knows)
+        restore_array(given, None, model, voxel_size_angstrom=VOXEL, contrast_transfer=undone, tile=WHOLE)
+        shown.append(torch.stack(model.volumes))
+    assert torch.equal(*shown)
+
+
+def test_the_general_restorer_knows_contrasts_and_a_fit_from_the_spectrum_its_own(tmp_path: Path) -> None:
+    halves = [Volume(noise((48, 48, 48), seed).numpy(), VOXEL) for seed in (1, 2)]
+    restorer = settled(GeneralRestorer.bundled(), halves, WEDGE)
+    assert restorer.any_contrast and restorer.of_the_mean().any_contrast
+    restorer.save(tmp_path / "model.safetensors")
+    assert Restorer.load(tmp_path / "model.safetensors").any_contrast
+    assert not everything_passes(1).any_contrast
 
 
 def test_halves_mean_and_seams() -> None:
@@ -241,12 +299,13 @@ def test_each_tomogram_has_its_own(files, tmp_path) -> None:
     assert transfer_of(None, "anything") is None
 
 
-def test_draws_and_their_spread_are_under_the_same_filter(files, tmp_path) -> None:
+@pytest.mark.parametrize(("knows", "sampler"), [(False, "learned"), (True, "bootstrap")])
+def test_draws_and_their_spread_are_under_the_same_filter(knows: bool, sampler: str, files, tmp_path) -> None:
     folders = tmp_path / "plain", tmp_path / "undone"
     for folder, transfer in zip(folders, (None, FLIPPED), strict=True):
         sample(
-            (), folder, model=Shrinking(), draws=2, modes=1, device="cpu", tilt_range=(-60, 60), calibrate=False,
-            contrast_transfer=transfer, **files,
+            (), folder, model=Shrinking(any_contrast=knows), draws=2, modes=1, device="cpu", tilt_range=(-60, 60),
+            sampler=sampler, calibrate=False, contrast_transfer=transfer, **files,
         )  # fmt: skip
     plain, undone = (
         {name: open_volume(folder / f"{name}.mrc").numpy() for name in ("mean", "draw_001", "draw_002", "std")}

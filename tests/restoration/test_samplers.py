@@ -100,5 +100,5 @@ def test_what_the_other_half_does_not_hear_is_the_learned_samplers_own() -> None
         for name, where in (("wedge", depth > 2), ("measured", (depth < -2) & (radius(shape) > 0.12))):
             apart = (one - other)[where].abs().square().sum() / other[where].abs().square().sum()
             shares[name].append(float(apart))
-    assert max(shares["wedge"]) < 0.3, "what leaks over the faces"
+    assert max(shares["wedge"]) < 0.4, "what leaks over the faces"
     assert min(shares["measured"]) > 0.6
