@@ -59,6 +59,7 @@ class FitConfig(BaseModel):
     warm_up_steps: Annotated[int, Field(ge=0)] = FitSettings.warm_up_steps
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = FitSettings.ema_decay
     hidden_weight: Annotated[float, Field(ge=0)] = FitSettings.hidden_weight
+    measured_weight: Annotated[float, Field(ge=0, le=1)] = FitSettings.measured_weight
     refills: Annotated[int, Field(ge=0, le=20)] = FitSettings.refills
     presence: bool = FitSettings.presence
     axis_share: Annotated[float, Field(ge=0, le=1)] = FitSettings.axis_share

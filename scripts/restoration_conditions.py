@@ -104,6 +104,7 @@ VARIANTS = {
         },
     ),
     "kept-all": Variant("All of the change kept", {"kept_change": 1.0}),
+    "held": Variant("Where measured, half held to what it started from", {"measured_weight": 0.5}),
     "no-presence": Variant("Structure taken for certain", {"presence": False}),
     "no-refills": Variant("Own wedge never refilled", {"refills": 0}),
     "even-weights": Variant("What the second wedge hides weighs no more", {"hidden_weight": 1.0}),

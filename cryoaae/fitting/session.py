@@ -271,7 +271,7 @@ def prepare(
     if init is None and restorer.code_dim:
         _standardise_codes(restorer, pool)
     anchor = None
-    if init is not None and not all(source.has_halves for source in sources):
+    if init is not None and not (settings.measured_weight == 1 and all(source.has_halves for source in sources)):
         anchor = copy.deepcopy(restorer).eval().requires_grad_(False).to(device).forward
     model, feed = _model_and_feed(restorer.train(), mean, pool, watched, settings, anchor)
     start = init.network.state_dict() if isinstance(init, GeneralRestorer) else {}
@@ -343,7 +343,7 @@ def _model_and_feed(
 ) -> tuple[PairFitting, PairFeed]:  # fmt: skip
     """What is fitted, and what it is fitted on, with or without a prior."""
     orthogonal, latent = settings.optimiser == "muon", _latent(restorer, settings)
-    loss = (restorer, whitening(spectra), settings.hidden_weight, orthogonal, latent, anchor)
+    loss = (restorer, whitening(spectra), settings.hidden_weight, orthogonal, latent, anchor, settings.measured_weight)
     rhythm = {
         "batch_size": settings.batch_size, "renew_every": settings.renew_every, "refills": settings.refills,
         "seed": settings.seed,

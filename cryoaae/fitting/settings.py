@@ -58,6 +58,9 @@ class FitSettings:
         those it reached restore better than either (docs/decisions/0028-between-start-and-end.md).
     hidden_weight : float
         Weight of coefficients that only the second wedge took away.
+    measured_weight : float
+        Weight of what one half tells of the other where both measured, in a fit that starts from a restorer; for the
+        rest, to 1, it is held to what that made of it (docs/decisions/0045-held-to-the-start.md).
     refills : int
         How often, evenly over the budget, the tomograms' own wedges are filled with the estimate so far.
     presence : bool
@@ -131,6 +134,7 @@ class FitSettings:
     ema_decay: float = 0.995
     kept_change: float = 0.7
     hidden_weight: float = 2.0
+    measured_weight: float = 1.0
     refills: int = 3
     presence: bool = True
     axis_share: float = 0.0

@@ -5,10 +5,11 @@
 (DESIGN 4; SCIENCE E6, E7.) M_R is what the rotated tomogram measured; the second wedge T hid part
 of it from the input, and that part teaches the filling of wedges. A prior on the network's codes may stand beside it.
 
-A single volume tells nothing of what is in the input too, for both have the same noise. A fit that starts from a
-restorer f_0 then holds on to what that makes of it:
+A fit that starts from a restorer f_0 holds on to what that makes of what is in the input too. Of two halves with a
+share of the weight; of a single volume, whose input and target have the same noise and which so tells nothing of it,
+with all of it:
 
-    loss + || T F( f(T R y) - f_0(T R y) ) ||^2, whitened
+    (1 - a) || T F( f(T R y) - f_0(T R y) ) ||^2, whitened; the pair loss within T has the weight a
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ class PairFitting(nn.Module):
     latent : LatentPrior, optional
         Of the network's codes.
     anchor : callable, optional
-        f_0, which stays as it is: (b, 1, p, p, p) to the same. For batches of which some have no weight on what is
-        in the input too.
+        f_0, which stays as it is: (b, 1, p, p, p) to the same.
+    measured_weight : float
+        With it: a, of pairs that have weight on what is in the input too.
     """
 
     shell_weight: Tensor
@@ -73,9 +75,11 @@ class PairFitting(nn.Module):
         orthogonal: bool = False,
         latent: LatentPrior | None = None,
         anchor: Callable[[Tensor], Tensor] | None = None,
+        measured_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.restorer, self.latent, self.anchor = restorer, latent, anchor
+        self.measured_weight = 1.0 if anchor is None else measured_weight
         self.start = None if restorer.network.adds_to_linear else LinearStart()
         self.hidden_weight, self.orthogonal = hidden_weight, orthogonal
         self.register_buffer("shell_weight", shell_weight)
@@ -119,11 +123,14 @@ class PairFitting(nn.Module):
         return {"pairs": self.distance(prediction, batch, batch.weight), **terms}
 
     def _drift(self, prediction: Tensor, anchor: Callable[[Tensor], Tensor], batch: PairBatch) -> Tensor:
-        """How far what is in the input too, and has no weight, has moved from what the start makes of it, a scalar."""
+        """How far what is in the input too has moved from what the start makes of it, a scalar."""
         with torch.no_grad():
             begun = anchor(batch.inputs)
-        free = batch.kept & (batch.kept_weight == 0)[:, None, None, None, None]
-        return self._energy(prediction - begun, batch.weight, free)
+        return self._energy(prediction - begun, batch.weight, batch.kept * (1 - self._trusted(batch)))
+
+    def _trusted(self, batch: PairBatch) -> Tensor:
+        """Weight of pairs on what is in the input too, (b, 1, 1, 1, 1)."""
+        return self.measured_weight * batch.kept_weight[:, None, None, None, None]
 
     def estimate(self, y: Tensor) -> Tensor:
         """Current estimate of the structure on the working grid, (b, 1, z, y, x)."""
@@ -140,8 +147,7 @@ class PairFitting(nn.Module):
 
     def distance(self, prediction: Tensor, batch: PairBatch, inside: Tensor) -> Tensor:
         """Masked, whitened squared error per voxel inside, a scalar."""
-        kept_weight = batch.kept_weight[:, None, None, None, None]
-        weight = batch.seen * torch.where(batch.kept, kept_weight, self.hidden_weight)
+        weight = batch.seen * torch.where(batch.kept, self._trusted(batch), self.hidden_weight)
         return self._energy(prediction - batch.targets, inside, weight)
 
     def _energy(self, difference: Tensor, inside: Tensor, weight: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def test_what_a_single_volume_cannot_teach_is_held_where_it_began() -> None:
     moved = irfft(rfft(moved * window) * batch.kept, box) / window  # under the taper: what is in the input too
     restorer = Restorer(SPEC, spectra()).requires_grad_(False)
     fitting = PairFitting(restorer, whitening(spectra()), anchor=lambda y: restorer(y) + moved)
-    for share in (0.0, 0.5):  # weight of the first patch's on what is in the input too; the second's counts in full
+    for share in (0.0, 1.0):  # weight of the first patch's on what is in the input too; the second's counts in full
         losses = fitting._losses(replace(batch, kept_weight=torch.tensor([share, 1.0])))
         assert (float(losses["anchor"]) > 0) == (share == 0)
     single = replace(batch, kept_weight=torch.zeros(2))
@@ -139,6 +139,26 @@ def test_what_a_single_volume_cannot_teach_is_held_where_it_began() -> None:
     moved_target = replace(single, targets=single.targets + moved)
     distances = [float(fitting.distance(moved, each, batch.weight)) for each in (single, moved_target)]
     assert distances[0] == pytest.approx(distances[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("measured_weight", [0.0, 0.3, 1.0])
+def test_what_halves_tell_and_what_holds_to_the_start_share_one_weight(measured_weight: float) -> None:
+    wedge, box = MissingWedge((-45.0, 45.0)), (24, 24, 24)
+    generator = torch.Generator().manual_seed(1)
+    batch = batch_of(torch.randn(2, 1, *box, generator=generator), wedge, torch.eye(3))
+    target = batch.targets
+    restorer = Restorer(SPEC, spectra()).requires_grad_(False)
+
+    def losses(weight: float, start: torch.Tensor) -> dict[str, float]:
+        fitting = PairFitting(restorer, whitening(spectra()), anchor=lambda _: start, measured_weight=weight)
+        return {name: float(value) for name, value in fitting._losses(batch).items()}
+
+    alone, found = losses(1.0, target), losses(measured_weight, target)
+    assert alone["pairs"] > 0
+    assert alone["anchor"] == 0
+    # Held to the other half itself, it is the same loss, however it is shared out: every coefficient here is in both.
+    assert found["pairs"] == pytest.approx(measured_weight * alone["pairs"], rel=1e-5)
+    assert found["pairs"] + found["anchor"] == pytest.approx(alone["pairs"], rel=1e-5)
 
 
 def test_whitening_makes_noise_of_every_shell_count_alike() -> None:
