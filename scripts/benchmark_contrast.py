@@ -36,10 +36,10 @@ from cryoaae.io.weights import digest
 from cryoaae.metrics.fsc import Scorer
 from cryoaae.metrics.nulls import NullInput, available_nulls
 from cryoaae.models.general import GeneralRestorer
+from cryoaae.patches.contrast import FLOOR, LONG_ANGSTROM, SHARE_BEFORE, gain_on_grid
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.restoration import contrast
-from cryoaae.restoration.contrast import FLOOR, LONG_ANGSTROM, SHARE_BEFORE, gain_on_grid
 from cryoaae.restoration.scratch import Scratch
 from cryoaae.restoration.stream import filter_in_place, radial
 

@@ -58,11 +58,12 @@ from cryoaae.io.checkpoint import load_latest
 from cryoaae.io.project import open_tomogram
 from cryoaae.metrics.nulls import NullInput, available_nulls
 from cryoaae.models.general import load_any
+from cryoaae.patches.contrast import gain_on_grid
 from cryoaae.patches.featureless import random_phases
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.fourier import irfft, multiplicity, radius, rfft
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.contrast import gain_on_grid, undo_contrast
+from cryoaae.restoration.contrast import undo_contrast
 from cryoaae.restoration.fit import as_items
 from cryoaae.restoration.general import settled
 from cryoaae.restoration.scratch import Scratch

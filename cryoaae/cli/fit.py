@@ -71,6 +71,11 @@ def command(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", min=0)] = None,
+    defocus: o.Defocus = None,
+    voltage: o.Voltage = None,
+    cs: o.Cs = None,
+    amplitude_contrast: o.AmplitudeContrast = None,
+    phase_flipped: o.PhaseFlipped = None,
     lenient: o.Lenient = False,
     fill_nonfinite: o.FillNonfinite = None,
     device: o.Device = "auto",
@@ -101,14 +106,17 @@ def command(
     )  # fmt: skip
     opening = o.opening(voxel_size, lenient=lenient, fill_nonfinite=fill_nonfinite)
     sampler = _sampler(posterior, posterior_minutes, posterior_steps, settings.seed)
+    transfers = o.contrast_transfer(defocus, voltage, cs, amplitude_contrast, phase_flipped)
     if dry_run:
         from cryoaae.fitting.session import check_tomogram
-        from cryoaae.restoration.fit_posterior import check_posterior, run_config
+        from cryoaae.restoration.fit_posterior import check_posterior, run_config, with_transfers
 
         paths = files_of(items)
-        chosen = run_config(settings, init, keep_restorer=keep_restorer)
+        chosen = run_config(settings, init, keep_restorer=keep_restorer, transfers=transfers)
         RunFolder.check(output, chosen, inputs=paths, overwrite=overwrite, resume=resume)
-        opened = [open_tomogram(item, **opening) for item in items]
+        opened = with_transfers(
+            [open_tomogram(item, **opening) for item in items], transfers, settings, init, keep_restorer=keep_restorer
+        )
         for tomogram in opened:
             check_tomogram(tomogram, settings)
         check_posterior(opened, sampler, settings, keep_restorer=keep_restorer)
@@ -123,8 +131,9 @@ def command(
 
     with o.told(quiet=quiet, verbose=verbose) as progress:
         folder = fit(
-            items, output, settings=settings, init=init, posterior=sampler, keep_restorer=keep_restorer, resume=resume,
-            overwrite=overwrite, device=device, threads=threads, progress=progress, **opening,
+            items, output, settings=settings, init=init, posterior=sampler, keep_restorer=keep_restorer,
+            contrast_transfer=transfers, resume=resume, overwrite=overwrite, device=device, threads=threads,
+            progress=progress, **opening,
         )  # fmt: skip
         following = "sample" if posterior else "restore"
         progress.message(f"wrote {folder / 'model.safetensors'}; next: cryoaae {following} ... --model {folder}")

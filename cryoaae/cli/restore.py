@@ -141,7 +141,8 @@ def command(
 
             model = fit_further(
                 items, run, minutes=adapt, precision=fitting_precision, mask=mask_word or "none", seed=seed,
-                overwrite=overwrite, device=device, threads=threads, progress=progress, **opening,
+                contrast_transfer=transfers, overwrite=overwrite, device=device, threads=threads, progress=progress,
+                **opening,
             )  # fmt: skip
         results = restore(
             items, output, model=model, even=even or (), odd=odd or (), tilts=tilts, tilt_range=tilt_range,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,14 @@ from cryoaae.models.restorer import AUTOENCODER, Restorer, RestorerSpec
 from cryoaae.models.structure_prior import StructurePrior
 from cryoaae.models.transport_prior import TransportPrior
 from cryoaae.nets.discriminators import MultiScaleDiscriminator
+from cryoaae.patches.contrast import shown_gain
 from cryoaae.patches.imaging import conditions
 from cryoaae.patches.normalise import Normalisation, by_noise, measure_noise, noise_share_of, shared_normalisation
 from cryoaae.patches.pairs import BlockPool, BlockRecipe
 from cryoaae.patches.places import Places
 from cryoaae.patches.source import IN_MEMORY_BYTES, TomogramSource, choose_held_out, prepare_source, source_bytes
 from cryoaae.patches.spectra import Spectra, choose_working_bin, interpolate, measure_spectra
+from cryoaae.physics.fourier import irfft, radius, rfft
 from cryoaae.physics.rotation import random_rotations
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.runs.ranks import of_the_first
@@ -93,6 +95,8 @@ def _describe(tomogram: Tomogram, source: TomogramSource) -> dict[str, object]:
         # First and last working voxel + 1 of each box kept out of fitting, (z, y, x).
         "held_out_boxes": source.held_out.int().tolist(),
     }
+    if tomogram.transfer is not None:
+        facts["contrast_transfer"] = asdict(tomogram.transfer) | {"defocus_um": list(tomogram.transfer.defocus_um)}
     if source.wedge != tomogram.wedge:
         facts["fitted_range_deg"] = list(source.wedge.tilt_range_deg)
     return facts
@@ -126,15 +130,29 @@ def check_tomogram(tomogram: Tomogram, settings: FitSettings) -> None:
 
 
 def _shown(tomogram: Tomogram, wedge: MissingWedge) -> list[Volume]:
-    """Volumes of a tomogram as they are, or copies in memory without the tilts that a narrower wedge has not."""
-    if wedge == tomogram.wedge:
+    """Volumes of a tomogram as they are, or copies in memory.
+
+    Copies have not the tilts that a narrower wedge has not, and are multiplied with what restoring shows data with.
+    """
+    gain = None if tomogram.transfer is None else shown_gain(tomogram.transfer, tomogram.volumes[0].voxel_size_angstrom)
+    if wedge == tomogram.wedge and gain is None:
         return list(tomogram.volumes)
-    # Of the whole at once: the faces of blocks would let some through.
-    everything = (slice(None),) * 3
-    return [
-        replace(volume, data=wedge.solid().measured(torch.from_numpy(volume.block(*everything))).numpy())
-        for volume in tomogram.volumes
-    ]
+
+    def made(volume: Volume) -> Volume:
+        # Of the whole at once: the faces of blocks would let some of the hidden tilts through.
+        density = torch.from_numpy(volume.block(*(slice(None),) * 3))
+        if wedge != tomogram.wedge:
+            density = wedge.solid().measured(density)
+        if gain is not None:
+            density = irfft(rfft(density) * gain(radius(density.shape)), density.shape)
+        return replace(volume, data=density.numpy())
+
+    return [made(volume) for volume in tomogram.volumes]
+
+
+def _louder(volumes: list[Volume], working_bin: int, plain: Normalisation) -> float:
+    """By how much these are louder than what has this normalisation: restoring takes that back."""
+    return shared_normalisation(volumes, working_bin).scale / plain.scale
 
 
 def _common_voxel_size(tomograms: list[Tomogram]) -> float:
@@ -226,6 +244,9 @@ def prepare(
         tomograms, wedges, shown, raw, measured, noises, strict=True
     ):
         normalisation = plain if noise is None or share <= 0 else by_noise(plain, noise, share)
+        if tomogram.transfer is not None:
+            louder = _louder(pair, working_bin, plain)
+            normalisation = replace(normalisation, scale=normalisation.scale * louder)
         on_grid = spectrum.on_working_grid(working_bin, normalisation.scale)
         source = prepare_source(
             tomogram.name, pair, wedge, normalisation, working_bin=working_bin, held_out=torch.zeros(0, 2, 3),

@@ -21,6 +21,7 @@ from cryoaae.io.tomogram_files import (
     refuse_same_file,
     singles,
 )
+from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.wedge import MissingWedge
 from cryoaae.volume import Volume
 
@@ -51,7 +52,10 @@ class TomogramInput:
 
 @dataclass(frozen=True)
 class Tomogram:
-    """The opened volumes of one tomogram; halves, and the mask, have the same shape and voxel size."""
+    """The opened volumes of one tomogram; halves, and the mask, have the same shape and voxel size.
+
+    `transfer` is what the microscope made of them, where it is to be undone.
+    """
 
     name: str
     even: Volume | None
@@ -59,6 +63,7 @@ class Tomogram:
     single: Volume | None
     wedge: MissingWedge
     mask: Volume | None = None
+    transfer: ContrastTransfer | None = None
 
     @property
     def volumes(self) -> tuple[Volume, ...]:

@@ -48,7 +48,7 @@ def adapt(
     overwrite : bool
         Start again where a run stands.
     **keywords
-        ``device``, ``threads``, ``progress`` and how files are opened, as for `fit`.
+        ``contrast_transfer``, ``device``, ``threads``, ``progress`` and how files are opened, as for `fit`.
 
     Raises
     ------

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from cryoaae.errors import InputError, InterruptedRunError
+from cryoaae.patches.contrast import Gain, gain_on_grid
 from cryoaae.patches.normalise import Normalisation, shared_normalisation
 from cryoaae.patches.tiling import TileGrid
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration.contrast import Gain, Transfers, Undoing, gain_on_grid, transfer_of
+from cryoaae.restoration.contrast import Transfers, Undoing, transfer_of
 from cryoaae.restoration.data_consistency import estimator, kept_share, put_together
 from cryoaae.restoration.detail import add_detail, detail_kernel
 from cryoaae.restoration.keep_measured import keep_measured_bytes, keep_measured_in_place

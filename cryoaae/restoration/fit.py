@@ -26,7 +26,16 @@ from cryoaae.io.project import (
     split_inputs,
 )
 from cryoaae.models.general import load_any
-from cryoaae.restoration.fit_posterior import begin_anew, check_posterior, ended, fit_posterior, keep, run_config
+from cryoaae.restoration.contrast import Transfers
+from cryoaae.restoration.fit_posterior import (
+    begin_anew,
+    check_posterior,
+    ended,
+    fit_posterior,
+    keep,
+    run_config,
+    with_transfers,
+)
 from cryoaae.restoration.fit_recorder import Recorder
 from cryoaae.restoration.fit_sampler import SamplerSettings
 from cryoaae.runs.folder import RunFolder
@@ -50,6 +59,7 @@ def fit(
     init: Path | str | None = None,
     posterior: SamplerSettings | None = None,
     keep_restorer: bool = False,
+    contrast_transfer: Transfers | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -77,6 +87,9 @@ def fit(
         Fit the sampler of draws on the same halves afterwards: ``sampler.safetensors``.
     keep_restorer : bool
         With `posterior`: fit no restorer, keep the one to start from as it is.
+    contrast_transfer : ContrastTransfer or mapping, optional
+        Of all tomograms, or of each by its name: the fit then sees them as restoring with it will show them. For fits
+        that start from the general restorer.
     resume : bool
         Go on with an interrupted run; bit-identical on CPU when limited by steps. A restorer whose fit has ended
         stays as it is when a sampler is asked for.
@@ -103,7 +116,7 @@ def fit(
     with joined(choose_device(device)) as chosen:
         return _fit_here(
             inputs, Path(run_path), chosen, settings, init=init, posterior=posterior, keep_restorer=keep_restorer,
-            resume=resume, overwrite=overwrite, progress=progress,
+            transfers=contrast_transfer, resume=resume, overwrite=overwrite, progress=progress,
             geometry={
                 "even": even, "odd": odd, "tilts": tilts, "tilt_range": tilt_range, "tilt_axis": tilt_axis,
                 "flip_tilts": flip_tilts, "mask": mask,
@@ -124,6 +137,7 @@ def _fit_here(
     init: Path | str | None,
     posterior: SamplerSettings | None,
     keep_restorer: bool,
+    transfers: Transfers | None,
     resume: bool,
     overwrite: bool,
     progress: Progress,
@@ -135,11 +149,12 @@ def _fit_here(
     _check_shares(settings, count)
     items = as_items(inputs, **geometry)
     paths = files_of(items)
-    config = run_config(settings, init, keep_restorer=keep_restorer)
+    config = run_config(settings, init, keep_restorer=keep_restorer, transfers=transfers)
     if not resume and rank == 0:  # else the folder is compared with the inputs when it is taken up again
         RunFolder.check(run_path, config, overwrite=overwrite)
     # Before the folder is made, or an old run cleared: a bad input must cost nothing.
-    tomograms = [open_tomogram(item, **opening) for item in items]
+    opened = [open_tomogram(item, **opening) for item in items]
+    tomograms = with_transfers(opened, transfers, settings, init, keep_restorer=keep_restorer)
     for tomogram in tomograms:
         check_tomogram(tomogram, settings)
     check_posterior(tomograms, posterior, settings, keep_restorer=keep_restorer)

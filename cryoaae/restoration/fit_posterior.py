@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.checkpoint import load_latest
 from cryoaae.io.project import Tomogram
 from cryoaae.models.general import NAME, load_any
+from cryoaae.restoration.contrast import Transfers, transfer_of
 from cryoaae.restoration.fit_sampler import SamplerFit, SamplerSettings, require_pairs
 from cryoaae.restoration.plain import plain
 from cryoaae.restoration.sampler_weights import FILE, RESTORER
@@ -27,9 +28,44 @@ from cryoaae.runs.ranks import ranks
 PAGE = "report.html"
 
 
-def run_config(settings: FitSettings, init: Path | str | None, *, keep_restorer: bool) -> dict[str, Any]:
+def run_config(
+    settings: FitSettings,
+    init: Path | str | None,
+    *,
+    keep_restorer: bool,
+    transfers: Transfers | None = None,
+) -> dict[str, Any]:
     """What a run is known by, plain data: the settings of its restorer's fit, or the restorer that it keeps."""
-    return {"restorer": str(init or NAME)} if keep_restorer else asdict(settings)
+    if keep_restorer:
+        return {"restorer": str(init or NAME)}
+    if transfers is None:
+        return asdict(settings)
+    each = transfers if isinstance(transfers, Mapping) else {"": transfers}
+    return asdict(settings) | {"contrast_transfer": {name: str(one) for name, one in each.items()}}
+
+
+def with_transfers(
+    tomograms: Sequence[Tomogram],
+    transfers: Transfers | None,
+    settings: FitSettings,
+    init: Path | str | None,
+    *,
+    keep_restorer: bool = False,
+) -> list[Tomogram]:
+    """Tomograms with what the microscope made of them, so that fitting sees them as restoring will show them.
+
+    Raises
+    ------
+    InputError
+        Where the fit starts from the spectrum, or is none: restoring then shows them as they are; where a tomogram's
+        transfer is not among them.
+    """
+    if transfers is None:
+        return list(tomograms)
+    if keep_restorer or (init is None and settings.start == "spectrum"):
+        problem = "is for fits that start from the general restorer"
+        raise InputError("--defocus", problem, "leave it out; `restore --defocus` undoes it afterwards")
+    return [replace(tomogram, transfer=transfer_of(transfers, tomogram.name)) for tomogram in tomograms]
 
 
 def check_posterior(

@@ -93,8 +93,10 @@ def contrast_of(volumes: Sequence[Volume], working_bin: int) -> int:
     return 1 if float((density**3).mean()) >= 0 else -1
 
 
-def caveats(general: Any, model: Any, wedge: MissingWedge, *, noise_to_signal: float = 0.0) -> list[str]:
-    """What a user should know of a restoration by a general restorer; nothing of others.
+def caveats(
+    general: Any, model: Any, wedge: MissingWedge, *, noise_to_signal: float = 0.0, undone: bool = False
+) -> list[str]:
+    """What a user should know of a restoration by a general restorer, or by one that was fitted through a defocus.
 
     Parameters
     ----------
@@ -104,9 +106,12 @@ def caveats(general: Any, model: Any, wedge: MissingWedge, *, noise_to_signal: f
         What was made of it for the tomogram.
     noise_to_signal : float
         Of what is restored, where it is known; 0: not asked.
+    undone : bool
+        Whether a contrast transfer is undone.
     """
     if not isinstance(general, GeneralRestorer):
-        return []
+        through = any("contrast_transfer" in facts for facts in getattr(general.spec, "tomograms", []))
+        return ["this restorer was fitted with --defocus; restore with it too"] if through and not undone else []
     like = general.spec.training.get(PARTICLES_LIKE)
     name = f"restorer fitted on simulated particles like those of {like}" if like else "general restorer (no fit)"
     words = [f"{name}; structures taken to be {_shade(model.spec.contrast)}"]

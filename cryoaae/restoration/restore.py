@@ -274,7 +274,8 @@ def plan_restore(
             f"needs {plan.memory_bytes / 1e9:.1f} GB of memory, {plan.disk_bytes / 1e9:.2f} GB of scratch"
             + (f"; contrast transfer undone: {transfer}" if transfer else "")
         )
-        lines.extend(f"{name}: {words}" for words in caveats(restorer, own, tomogram.wedge))
+        said = caveats(restorer, own, tomogram.wedge, undone=transfer is not None)
+        lines.extend(f"{name}: {words}" for words in said)
     return lines + [spread.describe() for spread in spreads.values()]
 
 
@@ -318,7 +319,7 @@ def _restore_item(
     volumes = list(tomogram.volumes)
     like, shape = volumes[0], volumes[0].shape
     general, model = model, settled(model, volumes, tomogram.wedge, of_mean=len(paths) == 1)
-    for words in caveats(general, model, tomogram.wedge):
+    for words in caveats(general, model, tomogram.wedge, undone=options.contrast_transfer is not None):
         progress.message(f"{name}: {words}")
     check_voxel_size(
         like.voxel_size_angstrom, model, like.source or name, allow_scale=options.allow_scale

@@ -16,22 +16,29 @@ from scipy.ndimage import gaussian_filter
 import cryoaae
 from cryoaae.cli import run
 from cryoaae.errors import InputError
+from cryoaae.fitting.session import prepare
+from cryoaae.fitting.settings import FitSettings
 from cryoaae.io.mrc import open_volume, write_volume
+from cryoaae.io.project import Tomogram
 from cryoaae.metrics.fsc import correlation
 from cryoaae.metrics.nulls import gaussian
 from cryoaae.models.general import GeneralRestorer
 from cryoaae.models.restorer import Restorer, RestorerSpec
-from cryoaae.patches.spectra import Spectra, measure_spectra
+from cryoaae.patches import contrast
+from cryoaae.patches.contrast import gain, gain_on_grid
+from cryoaae.patches.spectra import Spectra, interpolate, measure_spectra
 from cryoaae.physics.ctf import ContrastTransfer
 from cryoaae.physics.fourier import irfft, radius, rfft, taper
 from cryoaae.physics.wedge import MissingWedge
-from cryoaae.restoration import contrast, stream
-from cryoaae.restoration.contrast import gain, gain_on_grid, read_transfers, transfer_of, undo_contrast
+from cryoaae.restoration import stream
+from cryoaae.restoration.contrast import read_transfers, transfer_of, undo_contrast
+from cryoaae.restoration.engine import RestoreOptions
 from cryoaae.restoration.general import settled
 from cryoaae.restoration.placement import WINDOW_SIGMA
 from cryoaae.restoration.posterior import sample
 from cryoaae.restoration.restore import restore, restore_array
 from cryoaae.restoration.scratch import Scratch
+from cryoaae.restoration.working import WorkingTomogram
 from cryoaae.volume import Volume
 
 VOXEL = 10.0
@@ -258,6 +265,28 @@ def test_measured_coefficients_are_put_back_in_the_contrast_of_the_rest() -> Non
     assert float((spectra[0] - spectra[1])[~support].abs().mean()) > 0.1 * float(spectra[1].abs().mean())
 
 
+@pytest.mark.parametrize("transfer", [FLIPPED, RAW])
+def test_a_fit_is_shown_what_restoring_shows(transfer: ContrastTransfer) -> None:
+    """Power by shells of the fit's halves: that of the halves which the network restores, as loud."""
+    truth = 3 * gaussian(noise((64, 64, 64)), 1.5)
+    halves = [Volume((WEDGE.measured(truth + noise(truth.shape, i) / 2)).numpy() * 7 + 40, VOXEL) for i in (1, 2)]
+    settings = FitSettings(steps=1, patch_size=16, block_size=36, blocks=2, batch_size=4, working_bin=1)
+    tomogram = Tomogram("t", halves[0], halves[1], None, WEDGE, transfer=transfer)
+    start = GeneralRestorer.bundled()
+    session = prepare([tomogram], settings, device=torch.device("cpu"), scratch=Path("unused"), init=start)
+    fitted, (facts,) = session.restorer, session.restorer.spec.tomograms
+    assert facts["contrast_transfer"]["defocus_um"] == [4.0]
+
+    options = RestoreOptions(contrast_transfer=transfer)
+    whole = WorkingTomogram.of(halves, WEDGE, fitted, options=options)
+    shown = [Volume(half[whole.core].numpy(), VOXEL) for half in whole.halves]
+    expected = measure_spectra(shown, WEDGE, generator=torch.Generator().manual_seed(5))
+    centre = torch.linspace(0.1, 0.8, 15, dtype=torch.float64)
+    found, wanted = (interpolate(one.signal + one.noise, centre) for one in (session.spectra[0], expected))
+    assert (found / wanted).mean().item() == pytest.approx(1, abs=0.05)
+    assert (found / wanted).std().item() < 0.15
+
+
 # -- files ---------------------------------------------------------------------------------------------
 
 
@@ -450,3 +479,29 @@ def test_a_simulated_tomogram_gains_and_beats_the_blur(tmp_path: Path) -> None:
     assert undone > correlation(blurred, truth)
     # A defocus a fifth off still gains most of it.
     assert min(score(contrast_transfer=ContrastTransfer((d,))) for d in (3.2, 4.8)) > plain + 0.03
+
+
+def fit_command(tmp_path: Path, files: dict[str, Path], *words: str) -> list[str]:
+    given = [word for half, path in files.items() for word in (f"--{half}", str(path))]
+    sizes = [f"{key}={value}" for key, value in (("patch_size", 16), ("block_size", 36), ("blocks", 1))]
+    few = [word for size in (*sizes, "batch_size=2") for word in ("--set", size)]
+    where = ["--tilt-range", "-60", "60", "--device", "cpu", "-o", str(tmp_path / "run"), "--steps", "1"]
+    return ["fit", *given, *where, *few, *words]
+
+
+def test_a_fit_through_a_defocus_remembers_it(files, tmp_path, capsys) -> None:
+    assert run(fit_command(tmp_path, files, "--defocus", "4")) == 0
+    restoring = ["restore", "--even", str(files["even"]), "--odd", str(files["odd"]), "--model", str(tmp_path / "run")]
+    restoring += ["-o", str(tmp_path / "y.mrc"), "--device", "cpu", "--dry-run"]
+    capsys.readouterr()
+    for words, missing in (([], True), (["--defocus", "4"], False)):
+        assert run([*restoring, *words]) == 0
+        assert ("fitted with --defocus" in capsys.readouterr().out) == missing
+    assert run(fit_command(tmp_path, files, "--defocus", "3", "--resume")) == 2
+
+
+def test_a_fit_from_the_spectrum_is_shown_no_part_of_it(files, tmp_path, capsys) -> None:
+    for dry in ([], ["--dry-run"]):
+        assert run(fit_command(tmp_path, files, "--defocus", "4", "--set", "start=spectrum", *dry)) == 2
+        assert "start from the general restorer" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
